@@ -1,0 +1,1 @@
+"""Contracts shared by warehouse, trainer and scorer: standard library and pyarrow only."""

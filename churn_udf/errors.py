@@ -1,0 +1,43 @@
+"""Errors of the product: every expected failure is a ``ChurnError`` with a message to act on."""
+
+from __future__ import annotations
+
+
+class ChurnError(Exception):
+    """An expected failure; its message says what was wrong, what is allowed and what to do."""
+
+
+class ContractError(ChurnError):
+    """Data or settings that do not match a shared contract."""
+
+
+class SettingsError(ContractError):
+    """dbt vars that are missing or of a wrong type or range."""
+
+
+class SnapshotSchemaError(ContractError):
+    """A snapshot whose files, columns or types are not what the contract says."""
+
+
+class TextVersionError(ContractError):
+    """Text made by another version of the serialization than the reader knows."""
+
+
+class BundleError(ChurnError):
+    """A model bundle cannot be used."""
+
+
+class BundleNotFoundError(BundleError):
+    """There is no bundle, or no champion, at the place looked at."""
+
+
+class BundleIntegrityError(BundleError):
+    """A file of the bundle is missing, damaged or changed."""
+
+
+class BundleMismatchError(BundleError):
+    """The bundle was trained for other windows, text or features than those asked for."""
+
+
+class ScoringError(ChurnError):
+    """Rows that cannot be given a score."""

@@ -1,0 +1,1 @@
+"""The churn model: one definition, used by trainer and scorer."""

@@ -1,0 +1,193 @@
+"""BERT without padding: the tokens of all texts in one matrix.
+
+Parameter names are those of ``transformers.BertModel``, so weights move both ways unchanged
+(parity is a test). Every dense layer runs on all tokens at once; attention runs within each
+text, by one call per group of equal length; the last layer is computed for the first token of
+each text alone, as nothing else is read. Architecture: Devlin et al. 2019.
+
+Shape suffixes: N tokens of all texts, B texts, T tokens of a text, D hidden, H heads,
+K head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+INITIALIZER_STD = 0.02
+
+
+class _Embeddings(nn.Module):
+    """Sum of word, position and segment embeddings, normalised."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        hidden = config["hidden_size"]
+        self.word_embeddings = nn.Embedding(
+            config["vocab_size"], hidden, padding_idx=config.get("pad_token_id", 0)
+        )
+        self.position_embeddings = nn.Embedding(config["max_position_embeddings"], hidden)
+        self.token_type_embeddings = nn.Embedding(config["type_vocab_size"], hidden)
+        self.LayerNorm = nn.LayerNorm(hidden, eps=config["layer_norm_eps"])
+        self.dropout = nn.Dropout(config["hidden_dropout_prob"])
+
+    def forward(
+        self, ids_N: torch.Tensor, positions_N: torch.Tensor, segments_N: torch.Tensor
+    ) -> torch.Tensor:
+        embedded_ND = (
+            self.word_embeddings(ids_N)
+            + self.token_type_embeddings(segments_N)
+            + self.position_embeddings(positions_N)
+        )
+        normed: torch.Tensor = self.dropout(self.LayerNorm(embedded_ND))
+        return normed
+
+
+class _SelfAttention(nn.Module):
+    """Multi-head attention of packed texts."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        hidden = config["hidden_size"]
+        self.num_heads = config["num_attention_heads"]
+        self.query = nn.Linear(hidden, hidden)
+        self.key = nn.Linear(hidden, hidden)
+        self.value = nn.Linear(hidden, hidden)
+        self.dropout_probability = float(config["attention_probs_dropout_prob"])
+
+    def forward(
+        self, hidden_ND: torch.Tensor, layout: PackedLayout, *, first_only: bool
+    ) -> torch.Tensor:
+        """Return (N, D), or (B, D) for the first token of each text alone."""
+        queries = self.query(hidden_ND[layout.first_B] if first_only else hidden_ND)
+        keys, values = self.key(hidden_ND), self.value(hidden_ND)
+        outputs = []
+        for text, start, count, length in layout.groups:
+            rows = slice(start, start + count * length)
+            query_rows = slice(text, text + count) if first_only else rows
+            query_length = 1 if first_only else length
+            attended = functional.scaled_dot_product_attention(
+                self._heads(queries[query_rows], count, query_length),
+                self._heads(keys[rows], count, length),
+                self._heads(values[rows], count, length),
+                dropout_p=self.dropout_probability if self.training else 0.0,
+            )
+            outputs.append(attended.transpose(1, 2).reshape(count * query_length, -1))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _heads(self, rows: torch.Tensor, count: int, length: int) -> torch.Tensor:
+        """(count * T, D) -> (count, H, T, K)."""
+        return rows.view(count, length, self.num_heads, -1).transpose(1, 2)
+
+
+class _DenseResidual(nn.Module):
+    """Dense layer, dropout, residual, layer norm."""
+
+    def __init__(self, config: Mapping[str, Any], width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, config["hidden_size"])
+        self.LayerNorm = nn.LayerNorm(config["hidden_size"], eps=config["layer_norm_eps"])
+        self.dropout = nn.Dropout(config["hidden_dropout_prob"])
+
+    def forward(self, values: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        normed: torch.Tensor = self.LayerNorm(self.dropout(self.dense(values)) + residual)
+        return normed
+
+
+class _Layer(nn.Module):
+    """One transformer layer."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        hidden, width = config["hidden_size"], config["intermediate_size"]
+        self.attention = nn.ModuleDict(
+            {"self": _SelfAttention(config), "output": _DenseResidual(config, hidden)}
+        )
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, width)})
+        self.output = _DenseResidual(config, width)
+
+    def forward(
+        self, hidden_ND: torch.Tensor, layout: PackedLayout, *, first_only: bool
+    ) -> torch.Tensor:
+        residual = hidden_ND[layout.first_B] if first_only else hidden_ND
+        attended = self.attention["self"](hidden_ND, layout, first_only=first_only)
+        attended = self.attention["output"](attended, residual)
+        widened = functional.gelu(self.intermediate["dense"](attended))
+        result: torch.Tensor = self.output(widened, attended)
+        return result
+
+
+class PackedLayout:
+    """Where each text lies in the packed matrix.
+
+    Args:
+        lengths: Tokens of each text; texts of equal length should stand together.
+        device: Where the index tensors go.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        lengths_B = torch.as_tensor(lengths, dtype=torch.long)
+        starts_B = torch.cumsum(lengths_B, 0) - lengths_B
+        total = int(lengths_B.sum())
+        positions_N = torch.arange(total) - torch.repeat_interleave(starts_B, lengths_B)
+        self.first_B = starts_B.to(device, non_blocking=True)
+        self.positions_N = positions_N.to(device, non_blocking=True)
+        self.groups: list[tuple[int, int, int, int]] = []
+        values, counts = torch.unique_consecutive(lengths_B, return_counts=True)
+        text = start = 0
+        for length, count in zip(values.tolist(), counts.tolist(), strict=True):
+            self.groups.append((text, start, count, length))
+            text, start = text + count, start + count * length
+
+
+class PackedBert(nn.Module):
+    """BERT over packed texts; built from a transformers BERT configuration mapping."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.hidden_size = int(config["hidden_size"])
+        self.embeddings = _Embeddings(config)
+        layers = [_Layer(config) for _ in range(config["num_hidden_layers"])]
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """Draw new weights as BERT does: normal with deviation 0.02, biases zero."""
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, (nn.Linear, nn.Embedding)):
+                    module.weight.normal_(0.0, INITIALIZER_STD, generator=generator)
+                    if isinstance(module, nn.Linear):
+                        module.bias.zero_()
+                if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                    module.weight[module.padding_idx].zero_()
+
+    def forward(
+        self,
+        ids_N: torch.Tensor,
+        segments_N: torch.Tensor,
+        lengths: Sequence[int],
+        *,
+        all_tokens: bool = False,
+    ) -> torch.Tensor:
+        """Encode packed texts.
+
+        Args:
+            ids_N: (N,) int64 token ids of all texts, one after the other.
+            segments_N: (N,) int64, 0 for behaviour and 1 for reviews.
+            lengths: Tokens of each text, summing to N.
+            all_tokens: Return every token's state and not the first ones' alone.
+
+        Returns:
+            (B, D) states of the first tokens, or (N, D).
+        """
+        layout = PackedLayout(lengths, ids_N.device)
+        hidden = self.embeddings(ids_N, layout.positions_N, segments_N)
+        layers = list(self.encoder["layer"].children())
+        for layer in layers[:-1]:
+            hidden = layer(hidden, layout, first_only=False)
+        states: torch.Tensor = layers[-1](hidden, layout, first_only=not all_tokens)
+        return states

@@ -1,0 +1,69 @@
+"""Shape of a churn model, as stored in ``model.json`` beside its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from churn_udf.contracts.bundle import FeatureSpec
+from churn_udf.errors import BundleIntegrityError
+
+TEXT_GROUP = "behaviour_text"
+"""Name of the text in lists of feature groups; always the last."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything needed to build a ``ChurnClassifier`` before its weights are read."""
+
+    encoder: Mapping[str, Any]
+    """A transformers configuration as a mapping; ``model_type`` picks the family."""
+    features: tuple[FeatureSpec, ...]
+    """Numeric inputs in order."""
+    num_bins: int = 16
+    """Bins of the piecewise-linear encoding of each feature."""
+    numeric_dim: int = 96
+    """Width of the numeric branch."""
+    text_dim: int = 64
+    """Width that the pooled text is projected to."""
+    fusion_dim: int = 64
+    """Width of the layer that reads both branches."""
+    dropout: float = 0.1
+    """Dropout of the branches and the fusion layer, in [0, 1)."""
+    max_tokens: int = 128
+    """Longest input in tokens, special tokens counted."""
+    max_review_tokens: int = 40
+    """Tokens of ``max_tokens`` that reviews may take when the behaviour needs the rest."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Numeric inputs in order."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Feature groups in order of first appearance, without the text."""
+        return tuple(dict.fromkeys(feature.group for feature in self.features))
+
+    def to_json(self) -> str:
+        """Return the text of ``model.json``."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """Parse ``model.json``.
+
+        Raises:
+            BundleIntegrityError: Not such a file.
+        """
+        try:
+            values = json.loads(text)
+            values["features"] = tuple(FeatureSpec(**item) for item in values["features"])
+            return cls(**values)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleIntegrityError(
+                f"model.json is damaged ({type(error).__name__}: {error}); "
+                "restore the bundle or run `churn-train run`"
+            ) from error

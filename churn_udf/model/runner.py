@@ -1,0 +1,153 @@
+"""Running a saved model over texts and features: the one forward path of trainer and scorer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from churn_udf.batching import plan_batches
+from churn_udf.contracts.bundle import TOKENIZER_DIR
+from churn_udf.errors import ScoringError
+from churn_udf.model.classifier import ChurnClassifier
+from churn_udf.tokenization import TokenBatch, Tokenizer, load_tokenizer
+
+FloatArray = npt.NDArray[np.float64]
+
+CPU_TOKEN_BUDGET = 4_096
+"""Tokens a batch on the CPU: larger ones fall out of the cache (measured, see FACTS)."""
+GPU_TOKEN_BUDGET = 131_072
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOutput:
+    """What the model says of B rows.
+
+    Attributes:
+        logits: (B,) float64 churn logits.
+        group_effects: (B, G) float64, by how many logits each group raises the risk.
+    """
+
+    logits: FloatArray
+    group_effects: FloatArray
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the torch device for ``auto`` (a GPU when there is one), ``cpu``, ``cuda``, ...
+
+    Raises:
+        ScoringError: The device does not exist on this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ScoringError(
+            f"device {device!r} cannot be used ({error}); allowed: auto, cpu, or a device that "
+            "torch sees, such as cuda:0"
+        ) from error
+
+
+class ModelRunner:
+    """A model with its tokenizer on a device; not thread-safe.
+
+    Args:
+        model: The classifier, in evaluation mode.
+        tokenizer: Its tokenizer.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        token_budget: Tokens a batch; none picks by device.
+    """
+
+    def __init__(
+        self,
+        model: ChurnClassifier,
+        tokenizer: Tokenizer,
+        *,
+        device: str = "auto",
+        token_budget: int | None = None,
+    ) -> None:
+        self.device = resolve_device(device)
+        self.model = model.to(self.device).eval()
+        self.tokenizer = tokenizer
+        default = CPU_TOKEN_BUDGET if self.device.type == "cpu" else GPU_TOKEN_BUDGET
+        self.token_budget = token_budget or default
+
+    @classmethod
+    def load(
+        cls, directory: Path, *, device: str = "auto", token_budget: int | None = None
+    ) -> ModelRunner:
+        """Read model and tokenizer from a bundle or model directory.
+
+        Raises:
+            BundleIntegrityError: A file is missing or damaged.
+            ScoringError: The device does not exist.
+        """
+        tokenizer = load_tokenizer(directory / TOKENIZER_DIR)
+        model = ChurnClassifier.load(directory)
+        return cls(model, tokenizer, device=device, token_budget=token_budget)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Numeric inputs in model order."""
+        return self.model.config.feature_names
+
+    @property
+    def feature_groups(self) -> tuple[str, ...]:
+        """Names of the groups that effects are told for."""
+        return self.model.group_names
+
+    def run(
+        self, behavior_texts: pa.Array, review_texts: pa.Array, features: FloatArray
+    ) -> ModelOutput:
+        """Compute logits and the effect of each feature group.
+
+        Args:
+            behavior_texts: (B,) strings, no nulls.
+            review_texts: (B,) strings, no nulls; empty where there is no review.
+            features: (B, F) float64 in the order of ``feature_names``, NaN where unknown.
+        """
+        return self.run_tokens(self.tokenizer.encode(behavior_texts, review_texts), features)
+
+    def run_tokens(self, tokens: TokenBatch, features: FloatArray) -> ModelOutput:
+        """Compute the same from token ids."""
+        logits = np.empty(len(tokens))
+        effects = np.empty((len(tokens), len(self.feature_groups)))
+        for indices in plan_batches(tokens.lengths, self.token_budget):
+            chosen = tokens.take(indices)
+            logits[indices], effects[indices] = self._run_batch(chosen, features[indices])
+        return ModelOutput(logits, effects)
+
+    def logits(self, tokens: TokenBatch, features: FloatArray) -> FloatArray:
+        """Return (B,) float64 logits alone, without effects."""
+        logits = np.empty(len(tokens))
+        for indices in plan_batches(tokens.lengths, self.token_budget):
+            chosen = tokens.take(indices)
+            with torch.inference_mode():
+                text_BD, codes_BFC = self._inputs(chosen, features[indices])
+                logits[indices] = self.model.fuse(text_BD, codes_BFC).double().cpu().numpy()
+        return logits
+
+    def _inputs(
+        self, tokens: TokenBatch, features: FloatArray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return encoded texts (B, D) and coded features (B, F, C)."""
+        text_BD = self.model.encode_text(
+            torch.from_numpy(tokens.ids).to(self.device),
+            torch.from_numpy(tokens.segments).to(self.device),
+            tokens.lengths.tolist(),
+        )
+        return text_BD, self.model.coding(torch.from_numpy(features).to(self.device))
+
+    def _run_batch(self, tokens: TokenBatch, features: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Run one batch, texts sorted by length."""
+        with torch.inference_mode():
+            text_BD, codes_BFC = self._inputs(tokens, features)
+            logits_B = self.model.fuse(text_BD, codes_BFC)
+            effects_BG = self.model.group_effects(logits_B, text_BD, codes_BFC)
+        return logits_B.double().cpu().numpy(), effects_BG.double().cpu().numpy()
