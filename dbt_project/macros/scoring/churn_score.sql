@@ -1,0 +1,29 @@
+{#
+    The champion's calibrated churn probability of a row of churn_examples, or of any
+    relation with its text and feature columns. `relation_alias` is the relation's alias in
+    the query. The order of the features is the model's; the function only counts them.
+#}
+{% macro churn_score(relation_alias) %}
+    {{- return(adapter.dispatch('churn_score', 'churn_scoring')(relation_alias)) -}}
+{% endmacro %}
+
+
+{% macro default__churn_score(relation_alias) %}
+    {% do exceptions.raise_compiler_error(
+        'churn_score: got target.type ' ~ target.type ~ '; allowed: duckdb with the '
+        ~ 'plugin churn_udf.warehouse.duckdb_plugin in profiles.yml'
+    ) %}
+{% endmacro %}
+
+
+{% macro duckdb__churn_score(relation_alias) -%}
+    churn_score(
+        {{ relation_alias }}.behavior_text,
+        {{ relation_alias }}.review_text_recent,
+        [
+            {% for name in churn_scoring.feature_columns() -%}
+            {{ relation_alias }}.{{ name }}{{ ',' if not loop.last }}
+            {% endfor -%}
+        ]
+    )
+{%- endmacro %}

@@ -1,0 +1,36 @@
+{#
+    Pre-hook of int_inputs_scored: Python models see neither vars nor macros, so what they
+    need is left as JSON in a session variable (read by churn_udf.warehouse.dbt_model).
+#}
+{% macro set_scoring_context() %}
+    {{- return(adapter.dispatch('set_scoring_context', 'churn_scoring')()) -}}
+{% endmacro %}
+
+
+{% macro default__set_scoring_context() %}
+    {% do exceptions.raise_compiler_error(
+        'set_scoring_context: got target.type ' ~ target.type
+        ~ '; allowed: duckdb; Python models of this package run on DuckDB only'
+    ) %}
+{% endmacro %}
+
+
+{% macro duckdb__set_scoring_context() %}
+    {%- set examples = ref('churn_examples') -%}
+    {%- set cutoffs = ref('int_cutoffs_spined') -%}
+    {%- if execute -%}
+        {%- set cache = api.Relation.create(
+            database=this.database, schema=this.schema, identifier='churn_score_cache'
+        ) -%}
+        {%- set context = {
+            'settings': churn_scoring.churn_settings(),
+            'settings_hash': churn_scoring.input_settings_hash(),
+            'feature_names': churn_scoring.feature_columns(),
+            'examples_relation': examples.render(),
+            'cutoffs_relation': cutoffs.render(),
+            'cache_relation': cache.render(),
+            'is_full_refresh': flags.FULL_REFRESH,
+        } -%}
+        set variable churn_scoring_context = '{{ tojson(context) | replace("'", "''") }}'
+    {%- endif -%}
+{% endmacro %}

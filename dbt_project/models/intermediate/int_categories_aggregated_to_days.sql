@@ -1,0 +1,36 @@
+with
+
+events as (
+
+    select
+        user_id,
+        category,
+        event_date,
+
+        {{ churn_scoring.exact_units('amount') }} as amount_units
+
+    from {{ ref('stg_churn__events') }}
+
+    where event_role != 'campaign'
+
+),
+
+aggregated as (
+
+    select
+        user_id,
+        category,
+        event_date,
+
+        count(*) as event_count,
+        coalesce(sum(amount_units), 0) as amount_units
+
+    from events
+
+    where category is not null
+
+    group by 1, 2, 3
+
+)
+
+select * from aggregated

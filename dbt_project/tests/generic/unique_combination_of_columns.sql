@@ -1,0 +1,15 @@
+{# No two rows have the same values in all of the given columns. #}
+{% test unique_combination_of_columns(model, combination_of_columns) %}
+
+select
+    {{ combination_of_columns | join(',\n    ') }},
+
+    count(*) as row_count
+
+from {{ model }}
+
+group by {{ combination_of_columns | join(', ') }}
+
+having count(*) > 1
+
+{% endtest %}

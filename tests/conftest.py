@@ -1,0 +1,6 @@
+"""Puts tests/ on the import path, so that tests can `import factories`."""
+
+import os
+
+# Read when torch loads: threads that spin while they wait make parallel test runs crawl.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
