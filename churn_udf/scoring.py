@@ -1,0 +1,260 @@
+"""The scoring core that every door shares: Arrow record batches in, Arrow record batches out.
+
+A row's score depends on that row and the bundle alone. A row that cannot be scored is an
+error that names it; there is no stand-in number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from churn_udf.bundle_store import Bundle
+from churn_udf.contracts.scores import SCORE_SCHEMA, input_schema
+from churn_udf.errors import BundleMismatchError, ScoringError
+
+FloatArray = npt.NDArray[np.float64]
+
+MAX_BATCH_ROWS = 8_192
+"""Rows given to the model at once: bounds memory, and is enough for batches of like length."""
+
+MIN_REASON_EFFECT = 0.05
+"""A group that raises the risk by less (in logits) is not worth naming as the reason."""
+
+REBUILD_HINT = "rebuild its features with `dbt build -s +churn_examples`"
+
+
+class Output(Protocol):
+    """What a runner returns: see ``churn_udf.model.runner.ModelOutput``."""
+
+    @property
+    def logits(self) -> FloatArray:
+        """(B,) churn logits."""
+
+    @property
+    def group_effects(self) -> FloatArray:
+        """(B, G), by how many logits each group raises the risk."""
+
+
+class Runner(Protocol):
+    """What scoring needs of a model: see ``churn_udf.model.runner.ModelRunner``."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Numeric inputs in model order."""
+
+    @property
+    def feature_groups(self) -> tuple[str, ...]:
+        """Names of the groups that effects are told for."""
+
+    def run(self, behavior_texts: pa.Array, review_texts: pa.Array, features: FloatArray) -> Output:
+        """Compute logits and group effects of B rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of B rows, all finite.
+
+    Attributes:
+        logits: (B,) float64, uncalibrated.
+        probabilities: (B,) float64 in (0, 1), calibrated.
+        effects: (B, G) float64, by how many logits each group raises the risk.
+    """
+
+    logits: FloatArray
+    probabilities: FloatArray
+    effects: FloatArray
+
+
+class Scorer:
+    """Scores rows with one bundle; safe to call from several threads.
+
+    Args:
+        bundle: A verified bundle.
+        runner: Its model, loaded.
+
+    Raises:
+        BundleMismatchError: The model's features are not those of the bundle's manifest.
+    """
+
+    def __init__(self, bundle: Bundle, runner: Runner) -> None:
+        if tuple(runner.feature_names) != bundle.feature_names:
+            raise BundleMismatchError(
+                f"bundle {bundle.bundle_id}: its model reads {len(runner.feature_names)} features "
+                f"and they are not the {len(bundle.feature_names)} of its manifest; train a new "
+                "model with `churn-train run`"
+            )
+        self.bundle = bundle
+        self._runner = runner
+        self._lock = threading.Lock()
+        self._schema = input_schema(bundle.feature_names)
+
+    @classmethod
+    def load(cls, bundle: Bundle, *, device: str = "auto") -> Scorer:
+        """Load the bundle's model (imports torch).
+
+        Args:
+            bundle: A verified bundle.
+            device: ``auto`` (a GPU when there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
+
+        Raises:
+            BundleIntegrityError: Weights and configuration do not fit each other.
+            ScoringError: The device does not exist.
+        """
+        # OpenMP threads that spin while they wait starve the warehouse's own threads and each
+        # other: scoring on a busy 2-core machine ran 5 to 20 times slower. Read when torch loads.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        from churn_udf.model.runner import ModelRunner
+
+        return cls(bundle, ModelRunner.load(bundle.directory, device=device))
+
+    def score_batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Score a stream, holding at most ``MAX_BATCH_ROWS`` rows of results at a time.
+
+        Args:
+            batches: Record batches or a reader; see ``score_batch``.
+        """
+        for batch in batches:
+            for start in range(0, batch.num_rows, MAX_BATCH_ROWS):
+                yield self.score_batch(batch.slice(start, MAX_BATCH_ROWS))
+
+    def score_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Score rows, in their order.
+
+        Args:
+            batch: Columns of ``input_schema``; others are ignored.
+
+        Returns:
+            One row per input row, ``SCORE_SCHEMA``.
+
+        Raises:
+            ScoringError: A column is missing or of a wrong type, or a row has a null text, an
+                infinite feature or a score that is not finite; names the row and the column.
+        """
+        columns = {field.name: _column(batch, field) for field in self._schema}
+        hashes = columns["input_hash"]
+        if hashes.null_count:
+            raise ScoringError(f"{hashes.null_count} rows have no input_hash; run `dbt build`")
+        scores = self.score_arrays(
+            columns["behavior_text"],
+            columns["review_text_recent"],
+            _feature_matrix([columns[name] for name in self.bundle.feature_names]),
+            labels=hashes,
+        )
+        return self._to_record_batch(hashes, scores)
+
+    def score_arrays(
+        self,
+        behavior_texts: pa.Array,
+        review_texts: pa.Array,
+        features: FloatArray,
+        *,
+        labels: pa.Array | None = None,
+    ) -> Scores:
+        """Score rows given as arrays.
+
+        Args:
+            behavior_texts: (B,) strings.
+            review_texts: (B,) strings, empty where there is no review.
+            features: (B, F) float64 in model order, NaN where unknown.
+            labels: (B,) input hashes that name rows in errors; row numbers if not given.
+
+        Raises:
+            ScoringError: See ``score_batch``.
+        """
+        texts = {"behavior_text": behavior_texts, "review_text_recent": review_texts}
+        for name, column in texts.items():
+            if column.null_count:
+                row = pc.index(pc.is_null(column), pa.scalar(True)).as_py()
+                raise _row_error(labels, row, name, "null", "text; '' where there is no review")
+        if np.isinf(features).any():
+            row, index = np.argwhere(np.isinf(features))[0]
+            name = self.bundle.feature_names[index]
+            raise _row_error(labels, row, name, features[row, index], "a number or null (unknown)")
+        logits, effects = [np.empty(0)], [np.empty((0, len(self._runner.feature_groups)))]
+        for start in range(0, len(features), MAX_BATCH_ROWS):
+            rows = slice(start, start + MAX_BATCH_ROWS)
+            with self._lock:
+                output = self._runner.run(behavior_texts[rows], review_texts[rows], features[rows])
+            logits.append(output.logits)
+            effects.append(output.group_effects)
+        return self._checked(np.concatenate(logits), np.concatenate(effects), labels)
+
+    def _checked(self, logits: FloatArray, effects: FloatArray, labels: pa.Array | None) -> Scores:
+        """Calibrate, and refuse anything that is not a finite number."""
+        probabilities = self.bundle.calibrator.apply(logits)
+        results = {
+            "churn_logit": logits,
+            "churn_probability": probabilities,
+            "reason_effects": effects.sum(axis=1),
+        }
+        for name, values in results.items():
+            if not np.isfinite(values).all():
+                row = int(np.flatnonzero(~np.isfinite(values))[0])
+                raise _row_error(labels, row, name, values[row], "a finite number")
+        return Scores(logits, probabilities, effects)
+
+    def _to_record_batch(self, hashes: pa.Array, scores: Scores) -> pa.RecordBatch:
+        """Put tiers, flags and reasons beside the scores."""
+        thresholds = self.bundle.thresholds
+        num_rows, num_groups = scores.effects.shape
+        order = np.argsort(-scores.effects, axis=1, kind="stable")
+        ranked = np.take_along_axis(scores.effects, order, axis=1)
+        names = pa.array(self._runner.feature_groups, pa.string()).take(pa.array(order.ravel()))
+        offsets = pa.array(np.arange(num_rows + 1) * num_groups, pa.int32())
+        is_worth_naming = pa.array(ranked[:, 0] > MIN_REASON_EFFECT)
+        strongest = pc.take(names, pa.array(np.arange(num_rows) * num_groups))
+        columns = {
+            "input_hash": hashes,
+            "churn_logit": pa.array(scores.logits),
+            "churn_probability": pa.array(scores.probabilities),
+            "risk_tier": thresholds.tiers_of(scores.probabilities),
+            "is_flagged": pa.array(thresholds.flags_of(scores.probabilities)),
+            "top_reason": pc.if_else(is_worth_naming, strongest, pa.scalar(None, pa.string())),
+            "reason_groups": pa.ListArray.from_arrays(offsets, names),
+            "reason_effects": pa.ListArray.from_arrays(offsets, pa.array(ranked.ravel())),
+        }
+        return pa.RecordBatch.from_arrays(
+            [columns[name] for name in SCORE_SCHEMA.names], schema=SCORE_SCHEMA
+        )
+
+
+def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    """Return one input column with the contract's type."""
+    if field.name not in batch.schema.names:
+        raise ScoringError(
+            f"scoring input lacks column {field.name!r}; it has {batch.schema.names}; "
+            "run `dbt build`"
+        )
+    column = batch.column(field.name)
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ScoringError(
+            f"scoring input column {field.name!r} is {column.type}; allowed: {field.type} ({error})"
+        ) from error
+
+
+def _feature_matrix(columns: list[pa.Array]) -> FloatArray:
+    """Return (B, F) float64 with nulls as NaN."""
+    arrays = [column.to_numpy(zero_copy_only=False) for column in columns]
+    return np.column_stack(arrays).astype(np.float64, copy=False)
+
+
+def _row_error(
+    labels: pa.Array | None, row: int, column: str, value: object, allowed: str
+) -> ScoringError:
+    """Build the error about one cell."""
+    who = f"row {row}" if labels is None else f"input_hash {labels[row].as_py()!r}"
+    return ScoringError(
+        f"{who}, column {column!r}: got {value}; allowed: {allowed}; {REBUILD_HINT}. "
+        "Nothing of this batch was scored"
+    )

@@ -1,0 +1,59 @@
+"""Loaded champions of this process, shared by the SQL function and the Python model."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from churn_udf.bundle_store import Bundle, open_champion, read_champion
+from churn_udf.scoring import Scorer
+
+_lock = threading.RLock()
+_scorers: dict[tuple[Path, str], Scorer] = {}
+
+
+def champion_scorer(models_dir: Path, *, device: str = "auto") -> Scorer:
+    """Return the champion's scorer, loading it when it is not the one loaded before.
+
+    Each call reads the pointer file, so a promotion takes effect at the next call.
+
+    Args:
+        models_dir: The models directory.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+
+    Raises:
+        BundleNotFoundError: No champion.
+        BundleIntegrityError: Pointer or bundle damaged.
+        BundleMismatchError: The bundle reads another version of the text.
+    """
+    key = (models_dir.absolute(), device)
+    with _lock:
+        loaded = _scorers.get(key)
+        champion = read_champion(models_dir)
+        if loaded and champion and loaded.bundle.bundle_id == champion.bundle_id:
+            return loaded
+        return _load(key, open_champion(models_dir))
+
+
+def scorer_of(bundle: Bundle, models_dir: Path, *, device: str = "auto") -> Scorer:
+    """Return the scorer of a bundle that was just verified, loading it if need be."""
+    key = (models_dir.absolute(), device)
+    with _lock:
+        loaded = _scorers.get(key)
+        if loaded and loaded.bundle.bundle_id == bundle.bundle_id:
+            return loaded
+        return _load(key, bundle)
+
+
+def forget_scorers() -> None:
+    """Drop all loaded models, so that the next use verifies and loads anew."""
+    with _lock:
+        _scorers.clear()
+
+
+def _load(key: tuple[Path, str], bundle: Bundle) -> Scorer:
+    """Load a bundle in place of the one loaded before: one model in memory at a time."""
+    _scorers.pop(key, None)
+    scorer = Scorer.load(bundle, device=key[1])
+    _scorers[key] = scorer
+    return scorer

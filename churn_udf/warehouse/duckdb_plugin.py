@@ -1,0 +1,94 @@
+"""The dbt-duckdb plugin: registers ``churn_score(...)`` and tells models where bundles are.
+
+In ``profiles.yml``::
+
+    plugins:
+      - module: churn_udf.warehouse.duckdb_plugin
+        alias: churn
+        config: {models_dir: models, device: auto}
+
+Importing this module, and connecting, loads no torch; the first score does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbt.adapters.duckdb.plugins import BasePlugin
+
+from churn_udf.errors import SettingsError
+from churn_udf.warehouse import DEVICE_VARIABLE, MODELS_DIR_VARIABLE
+from churn_udf.warehouse.udf import FUNCTION_NAME, make_churn_score
+
+if TYPE_CHECKING:
+    from churn_udf.scoring import Scorer
+
+CONFIG_KEYS = ("models_dir", "device")
+
+
+class Plugin(BasePlugin):
+    """Connects a dbt-duckdb profile to the models directory.
+
+    Attributes:
+        models_dir: Where bundles and the champion pointer are.
+        device: Where the model runs: auto, cpu, cuda, ...
+    """
+
+    def initialize(self, plugin_config: dict[str, Any]) -> None:
+        """Check the configuration; the folder itself may be made later.
+
+        Raises:
+            SettingsError: ``models_dir`` missing, or a value that is not text.
+        """
+        self.models_dir = Path(_text(plugin_config, "models_dir")).expanduser().absolute()
+        self.device = _text({"device": "auto", **plugin_config}, "device")
+        unknown = sorted(set(plugin_config) - set(CONFIG_KEYS) - self._profile_settings())
+        if unknown:
+            raise SettingsError(
+                f"plugin {self.name!r} in profiles.yml has config keys {unknown}; "
+                f"allowed: {list(CONFIG_KEYS)}"
+            )
+
+    def configure_connection(self, conn: Any) -> None:
+        """Register the SQL function; cursors of the connection see it."""
+        conn.create_function(
+            FUNCTION_NAME,
+            make_churn_score(self._scorer),
+            ["VARCHAR", "VARCHAR", "DOUBLE[]"],
+            "DOUBLE",
+            type="arrow",
+            null_handling="special",
+        )
+
+    def configure_cursor(self, cursor: Any) -> None:
+        """Leave the settings where the Python model finds them: session variables."""
+        cursor.execute(f"set variable {MODELS_DIR_VARIABLE} = {_literal(str(self.models_dir))}")
+        cursor.execute(f"set variable {DEVICE_VARIABLE} = {_literal(self.device)}")
+
+    def _scorer(self) -> Scorer:
+        """Return the champion's scorer, loading it at first use."""
+        from churn_udf.warehouse.champion_scorers import champion_scorer
+
+        return champion_scorer(self.models_dir, device=self.device)
+
+    def _profile_settings(self) -> set[str]:
+        """Return keys that dbt-duckdb adds to every plugin's config from the target."""
+        return set(getattr(self.creds, "settings", None) or {})
+
+
+def _text(config: Mapping[str, Any], key: str) -> str:
+    """Return a non-empty text setting."""
+    value = config.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise SettingsError(
+            f"plugin churn_udf.warehouse.duckdb_plugin in profiles.yml has {key} {value!r}; "
+            f"allowed: text, such as config: {{models_dir: models, device: auto}}"
+        )
+    return value.strip()
+
+
+def _literal(value: str) -> str:
+    """Return a SQL string literal."""
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,239 @@
+"""The scoring core: Arrow in, Arrow out; one row's score is its own; bad rows are errors."""
+
+import dataclasses
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from factories import GROUPS, input_batch, tiny_bundle
+
+from churn_udf.contracts.bundle import FeatureSpec
+from churn_udf.contracts.scores import SCORE_SCHEMA, input_schema
+from churn_udf.errors import BundleMismatchError, ScoringError
+from churn_udf.scoring import MAX_BATCH_ROWS, MIN_REASON_EFFECT, Scorer
+
+FEATURES = ("recency_days", "order_count", "amount_sum")
+
+
+@dataclasses.dataclass
+class FakeOutput:
+    logits: np.ndarray
+    group_effects: np.ndarray
+
+
+class FakeRunner:
+    """Logit = first feature; effects = the features; remembers how it was called."""
+
+    feature_names = FEATURES
+    feature_groups = (*GROUPS, "behaviour_text")
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.running = 0
+
+    def run(self, behavior_texts, review_texts, features):
+        self.running += 1
+        assert self.running == 1, "two threads at once"
+        self.sizes.append(len(features))
+        known = np.nan_to_num(features)
+        effects = np.column_stack([known, np.zeros(len(known))])
+        self.running -= 1
+        return FakeOutput(known[:, 0].copy(), effects)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return tiny_bundle(tmp_path_factory.mktemp("models"), FEATURES)
+
+
+@pytest.fixture
+def runner() -> FakeRunner:
+    return FakeRunner()
+
+
+@pytest.fixture
+def scorer(bundle, runner) -> Scorer:
+    return Scorer(bundle, runner)
+
+
+@pytest.fixture(scope="module")
+def real_scorer(bundle) -> Scorer:
+    return Scorer.load(bundle, device="cpu")
+
+
+def batch_of(rows: list[dict]) -> pa.RecordBatch:
+    """Rows given by what differs from a plain one."""
+    plain = {"behavior_text": "visit", "review_text_recent": "", **dict.fromkeys(FEATURES, 0.0)}
+    full = [{**plain, "input_hash": f"h{i}", **row} for i, row in enumerate(rows)]
+    columns = [pa.array([row[field.name] for row in full], field.type) for field in SCHEMA]
+    return pa.RecordBatch.from_arrays(columns, names=SCHEMA.names)
+
+
+SCHEMA = input_schema(FEATURES)
+
+
+def test_a_real_model_scores_in_schema(real_scorer):
+    scores = real_scorer.score_batch(input_batch(100, FEATURES))
+    assert scores.schema == SCORE_SCHEMA
+    scores.validate(full=True)
+    probabilities = scores.column("churn_probability").to_numpy()
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+    assert len(set(probabilities)) == 100
+    calibrated = 1 / (1 + np.exp(-scores.column("churn_logit").to_numpy() / 1.5))
+    np.testing.assert_allclose(probabilities, calibrated, rtol=1e-9)
+
+
+def test_a_score_depends_on_its_row_alone(real_scorer):
+    batch = input_batch(300, FEATURES)
+    whole = real_scorer.score_batch(batch).to_pandas().set_index("input_hash")
+    shuffled = np.random.default_rng(0).permutation(300)
+    parts = [real_scorer.score_batch(batch.take(shuffled[i : i + 7])) for i in range(0, 300, 7)]
+    again = pa.Table.from_batches(parts).to_pandas().set_index("input_hash").loc[whole.index]
+    difference = (again["churn_probability"] - whole["churn_probability"]).abs().max()
+    assert difference < 1e-5
+    assert (again["risk_tier"] == whole["risk_tier"]).mean() > 0.99
+
+
+def test_streams_in_slices_and_keeps_order(scorer, runner):
+    batch = input_batch(2 * MAX_BATCH_ROWS + 5, FEATURES)
+    parts = list(scorer.score_batches([batch, batch.slice(0, 0), batch.slice(0, 3)]))
+    assert runner.sizes == [MAX_BATCH_ROWS, MAX_BATCH_ROWS, 5, 3]
+    hashes = pa.Table.from_batches(parts).column("input_hash").to_pylist()
+    assert hashes == batch.column("input_hash").to_pylist() + hashes[:3]
+
+
+def test_reads_no_batch_before_it_is_asked_for(scorer):
+    taken = []
+
+    def source():
+        for number in range(10):
+            taken.append(number)
+            yield input_batch(4, FEATURES)
+
+    stream = scorer.score_batches(source())
+    next(stream)
+    assert taken == [0]
+
+
+@pytest.mark.parametrize("num_rows", [0, 1])
+def test_scores_few_rows(scorer, num_rows):
+    scores = scorer.score_batch(input_batch(num_rows, FEATURES))
+    assert (scores.num_rows, scores.schema) == (num_rows, SCORE_SCHEMA)
+
+
+def test_no_rows_is_fine_for_a_real_model(real_scorer):
+    assert real_scorer.score_batch(input_batch(0, FEATURES)).num_rows == 0
+
+
+def test_columns_may_come_in_any_order_and_with_others(scorer):
+    batch = input_batch(5, FEATURES)
+    names = [*reversed(batch.schema.names)]
+    mixed = batch.select(names).append_column("user_id", pa.array(list("abcde")))
+    assert scorer.score_batch(mixed).equals(scorer.score_batch(batch))
+
+
+def test_unknown_features_are_given_as_nan(bundle):
+    class Recorder(FakeRunner):
+        def run(self, behavior_texts, review_texts, features):
+            self.seen = features
+            return super().run(behavior_texts, review_texts, features)
+
+    recorder = Recorder()
+    rows = [{"order_count": None}, {"order_count": float("nan")}, {"order_count": 2}]
+    Scorer(bundle, recorder).score_batch(batch_of(rows))
+    assert np.isnan(recorder.seen[:2, 1]).all()
+    assert recorder.seen[2].tolist() == [0.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({"behavior_text": None}, "behavior_text"),
+        ({"review_text_recent": None}, "review_text_recent"),
+        ({"order_count": float("inf")}, "order_count"),
+        ({"amount_sum": float("-inf")}, "amount_sum"),
+    ],
+    ids=["null text", "null review", "infinite", "negative infinite"],
+)
+def test_a_bad_row_is_named_with_its_column(scorer, runner, row, column):
+    with pytest.raises(ScoringError, match=f"'h1', column '{column}'") as caught:
+        scorer.score_batch(batch_of([{}, row, {}]))
+    assert "dbt build" in str(caught.value)
+    assert runner.sizes == []
+
+
+def test_a_row_without_hash_is_an_error(scorer):
+    with pytest.raises(ScoringError, match="input_hash"):
+        scorer.score_batch(batch_of([{"input_hash": None}]))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["logits", "group_effects"])
+def test_a_score_that_is_not_finite_is_an_error(bundle, bad, where):
+    class Broken(FakeRunner):
+        def run(self, *args):
+            output = super().run(*args)
+            getattr(output, where)[1] = bad
+            return output
+
+    with pytest.raises(ScoringError, match="'h1'"):
+        Scorer(bundle, Broken()).score_batch(batch_of([{}, {}, {}]))
+
+
+def test_a_missing_column_is_named(scorer):
+    batch = input_batch(2, FEATURES).drop_columns(["order_count"])
+    with pytest.raises(ScoringError, match="lacks column 'order_count'"):
+        scorer.score_batch(batch)
+
+
+def test_a_column_of_another_type_is_named(scorer):
+    batch = batch_of([{}])
+    texts = batch.set_column(batch.schema.get_field_index("order_count"), "order_count", ["many"])
+    with pytest.raises(ScoringError, match="'order_count' is string; allowed: double"):
+        scorer.score_batch(texts)
+
+
+@pytest.mark.parametrize(
+    ("effects", "reason"),
+    [
+        ((0.3, 0.9, 0.2), "frequency"),
+        ((MIN_REASON_EFFECT, 0.0, -1.0), None),
+        ((MIN_REASON_EFFECT + 1e-9, 0.0, -1.0), "recency"),
+        ((-0.3, -0.9, -0.2), None),
+        ((0.5, 0.5, 0.1), "recency"),
+    ],
+    ids=["largest", "at the bound", "above the bound", "only lowering", "tie: first"],
+)
+def test_the_reason_is_the_group_that_raises_the_risk_most(scorer, effects, reason):
+    scores = scorer.score_batch(batch_of([dict(zip(FEATURES, effects, strict=True))]))
+    assert scores.column("top_reason").to_pylist() == [reason]
+
+
+def test_reasons_are_ranked_row_by_row(scorer):
+    rows = [{"recency_days": 1.0, "order_count": -1.0}, {"amount_sum": 2.0, "order_count": 3.0}]
+    scores = scorer.score_batch(batch_of(rows)).to_pylist()
+    assert [row["reason_effects"] for row in scores] == [[1, 0, 0, -1], [3, 2, 0, 0]]
+    assert scores[0]["reason_groups"] == ["recency", "spend", "behaviour_text", "frequency"]
+    assert scores[1]["reason_groups"] == ["frequency", "spend", "recency", "behaviour_text"]
+
+
+def test_threads_take_turns_and_agree(scorer, runner):
+    batch = input_batch(500, FEATURES)
+    expected = scorer.score_batch(batch)
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(scorer.score_batch(batch))) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 6
+    assert all(result.equals(expected) for result in results)
+
+
+def test_refuses_a_model_of_other_features(tmp_path, runner):
+    other = tiny_bundle(tmp_path, [*FEATURES, FeatureSpec(name="more", group="spend")])
+    with pytest.raises(BundleMismatchError, match="churn-train run"):
+        Scorer(other, runner)
