@@ -1,0 +1,235 @@
+"""Training: determinism, resuming after a kill, learning, refusals."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from churn_udf.model.runner import ModelRunner
+from trainer.data.splits import SplitConfig, make_splits
+from trainer.data.synthetic import synthetic_snapshot
+from trainer.errors import ConfigError, TrainingDivergedError
+from trainer.fit.config import FitConfig
+from trainer.fit.data import shuffled_batches, text_arrays
+from trainer.fit.loop import fit_model
+from trainer.progress import Progress
+
+SMALL = FitConfig(
+    hidden_size=16,
+    num_layers=1,
+    max_tokens=48,
+    max_review_tokens=12,
+    min_word_count=3,
+    pretrain_epochs=1,
+    max_pretrain_examples=150,
+    numeric_epochs=2,
+    epochs=2,
+    max_epoch_examples=150,
+    batch_tokens=512,
+    device="cpu",
+    checkpoint_seconds=0.0,
+)
+
+
+class Killed(BaseException):
+    """Stands for a process that dies."""
+
+
+class DyingProgress(Progress):
+    """Dies after so many advances."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(quiet=True)
+        self.steps_left = steps
+
+    def refresh(self, step) -> None:
+        self.steps_left -= 1
+        if self.steps_left == 0:
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    snapshot = synthetic_snapshot(
+        tmp_path_factory.mktemp("snapshots"), num_users=80, num_cutoffs=10, seed=3
+    )
+    return snapshot, make_splits(snapshot, SplitConfig(), seed=0)
+
+
+def fit(data, run_dir: Path, config: FitConfig = SMALL, progress: Progress | None = None):
+    return fit_model(*data, config, run_dir, progress=progress or Progress(quiet=True))
+
+
+def test_logits(data, result) -> np.ndarray:
+    snapshot, splits = data
+    runner = ModelRunner.load(result.model_dir, device="cpu")
+    texts = text_arrays(snapshot, splits.test)
+    return runner.run(*texts, snapshot.feature_matrix[splits.test]).logits
+
+
+test_logits.__test__ = False
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    return fit(data, tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_same_seed_gives_the_same_model(data, undisturbed, tmp_path):
+    again = fit(data, tmp_path)
+    np.testing.assert_allclose(
+        test_logits(data, again), test_logits(data, undisturbed), atol=1e-6, rtol=0
+    )
+    for row, other in zip(again.history, undisturbed.history, strict=True):
+        assert row["stage"] == other["stage"]
+        numbers = {name: value for name, value in other.items() if name != "stage"}
+        assert {name: row[name] for name in numbers} == pytest.approx(numbers, abs=1e-6)
+
+
+def test_another_seed_gives_another_model(data, undisturbed, tmp_path):
+    other = fit(data, tmp_path, dataclasses.replace(SMALL, seed=1))
+    assert np.abs(test_logits(data, other) - test_logits(data, undisturbed)).max() > 1e-3
+
+
+@pytest.mark.parametrize("steps", [3, 11, 19, 26], ids=lambda steps: f"after-{steps}-steps")
+def test_killed_run_resumes_to_the_same_model(data, undisturbed, tmp_path, steps):
+    with pytest.raises(Killed):
+        fit(data, tmp_path, progress=DyingProgress(steps))
+    assert (tmp_path / "checkpoint" / "state.pt").is_file()
+    resumed = fit(data, tmp_path)
+    np.testing.assert_allclose(
+        test_logits(data, resumed), test_logits(data, undisturbed), atol=1e-6, rtol=0
+    )
+    assert len(resumed.history) == len(undisturbed.history)
+    assert not (tmp_path / "checkpoint" / "state.pt").exists()
+
+
+def test_checkpoint_of_other_settings_is_not_taken_up(data, undisturbed, tmp_path):
+    with pytest.raises(Killed):
+        fit(data, tmp_path, dataclasses.replace(SMALL, seed=5), DyingProgress(8))
+    result = fit(data, tmp_path)
+    np.testing.assert_allclose(
+        test_logits(data, result), test_logits(data, undisturbed), atol=1e-6, rtol=0
+    )
+
+
+def test_damaged_checkpoint_costs_time_but_not_the_run(data, undisturbed, tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "state.pt").write_bytes(b"half a file")
+    result = fit(data, tmp_path)
+    assert len(result.history) == len(undisturbed.history)
+
+
+def test_training_learns_from_features_and_text(data, tmp_path):
+    from sklearn.metrics import roc_auc_score
+
+    snapshot, splits = data
+    config = dataclasses.replace(SMALL, numeric_epochs=20, epochs=3, max_epoch_examples=1_000)
+    logits = test_logits(data, fit(data, tmp_path, config))
+    assert roc_auc_score(snapshot.labels[splits.test], logits) > 0.6
+
+
+def test_history_names_every_stage(undisturbed):
+    assert {row["stage"] for row in undisturbed.history} == {"pretrain", "numeric", "fine-tune"}
+    assert all("valid_auroc" in row for row in undisturbed.history if "valid_loss" in row)
+
+
+def test_vocabulary_holds_no_word_of_rows_after_training(data, tmp_path):
+    """Words that only later cutoffs know must not be in the vocabulary."""
+    import pyarrow as pa
+
+    snapshot, splits = data
+    table = snapshot.table
+    texts = table.column("behavior_text").to_pylist()
+    late = set(range(snapshot.num_rows)) - set(splits.pretrain.tolist())
+    marked = [f"{text} lateword" if index in late else text for index, text in enumerate(texts)]
+    column = table.schema.get_field_index("behavior_text")
+    changed = dataclasses.replace(
+        snapshot, table=table.set_column(column, "behavior_text", pa.array(marked))
+    )
+    result = fit((changed, splits), tmp_path)
+    words = (result.model_dir / "tokenizer" / "vocab.txt").read_text().split("\n")
+    assert "lateword" not in words
+    assert len(words) > 20
+
+
+def test_feature_codes_are_fitted_on_training_rows_alone(data, tmp_path):
+    snapshot, splits = data
+    matrix = snapshot.feature_matrix.copy()
+    outside = np.setdiff1d(np.arange(snapshot.num_rows), splits.train)
+    matrix[outside] = 1e9
+    changed = dataclasses.replace(snapshot)
+    changed.__dict__["feature_matrix"] = matrix
+    result = fit((changed, splits), tmp_path, dataclasses.replace(SMALL, epochs=1))
+    knots = ModelRunner.load(result.model_dir, device="cpu").model.coding.knots_FQ
+    assert float(knots.max()) < 1e8
+
+
+def test_rare_vocabulary_is_refused_with_the_setting_to_change(data, tmp_path):
+    with pytest.raises(ConfigError, match=r"lower fit\.min_word_count"):
+        fit(data, tmp_path, dataclasses.replace(SMALL, min_word_count=10**9))
+
+
+def test_unknown_encoder_is_refused(data, tmp_path):
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        fit(data, tmp_path, dataclasses.replace(SMALL, encoder=str(tmp_path / "nothing")))
+
+
+def test_diverging_loss_stops_the_run(data, tmp_path):
+    snapshot, splits = data
+    labels = snapshot.labels.copy()
+    labels[splits.train] = np.nan
+    changed = dataclasses.replace(snapshot)
+    changed.__dict__["labels"] = labels
+    with pytest.raises(TrainingDivergedError, match=r"lower fit\.learning_rate"):
+        fit((changed, splits), tmp_path)
+
+
+def test_any_local_bert_fine_tunes(data, tmp_path):
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path / "encoder"
+    snapshot, _ = data
+    trained = BertWordPieceTokenizer()
+    trained.train_from_iterator(snapshot.table.column("behavior_text").to_pylist(), vocab_size=200)
+    trained.save_model(str(tmp_path))
+    BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(folder)
+    BertModel(
+        BertConfig(
+            vocab_size=trained.get_vocab_size(),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+        )
+    ).save_pretrained(folder)
+    config = dataclasses.replace(SMALL, encoder=str(folder), epochs=1)
+    result = fit(data, tmp_path / "run", config)
+    assert result.facts["encoder"] == str(folder)
+    assert np.isfinite(test_logits(data, result)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"epochs": 0}, "fit.epochs"),
+        ({"precision": "fp8"}, "fit.precision"),
+        ({"hidden_size": 15, "num_heads": 2}, "fit.hidden_size"),
+        ({"batch_tokens": 10}, "fit.batch_tokens"),
+        ({"dropout": 1.0}, "fit.dropout"),
+    ],
+)
+def test_bad_settings_are_named(change, named):
+    with pytest.raises(ConfigError, match=named):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_supervised_batches_mix_lengths_but_keep_equal_ones_together():
+    lengths = np.random.default_rng(0).integers(3, 40, 500)
+    batches = shuffled_batches(lengths, 400, np.random.default_rng(1), by_length=False)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
+    spreads = [np.ptp(lengths[batch]) for batch in batches if len(batch) > 5]
+    assert np.mean(spreads) > 20
+    assert all((np.diff(lengths[batch]) >= 0).all() for batch in batches)

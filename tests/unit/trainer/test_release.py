@@ -1,0 +1,180 @@
+"""Gate, package, registry and offline parity of a trained run."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from training_example import Trained
+
+from churn_udf.bundle_store import open_bundle, open_champion, read_champion, read_promotions
+from churn_udf.errors import BundleIntegrityError
+from trainer.config import GateConfig
+from trainer.errors import ParityError, QualityGateError, RegistryError, RunError
+from trainer.pipeline import package_step
+from trainer.release.gate import check_gate
+from trainer.release.registry import find_bundle_id, list_models, promote
+from trainer.runs import open_run
+
+
+def metrics(
+    *, auroc: float = 0.8, high: float = 0.85, recency: float = 0.7, brier: float = 0.15
+) -> dict[str, Any]:
+    def table(value: float, upper: float, score: float) -> dict[str, Any]:
+        return {
+            "auroc": {"value": value, "low": value - 0.05, "high": upper},
+            "brier_score": {"value": score, "low": score, "high": score},
+        }
+
+    return {
+        "model": "bert",
+        "test": {
+            "bert": table(auroc, high, brier),
+            "recency": table(recency, recency, 0.2),
+            "base_rate": table(0.5, 0.5, 0.2),
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({}, None, id="good"),
+        pytest.param({"high": 0.55}, None, id="chance-at-bound"),
+        pytest.param({"high": 0.549}, "at best 0.549", id="chance-below"),
+        pytest.param({"recency": 0.82}, None, id="recency-at-bound"),
+        pytest.param({"recency": 0.821}, "of the recency rule", id="recency-better"),
+        pytest.param({"brier": 0.22}, None, id="constant-at-bound"),
+        pytest.param({"brier": 0.221}, "base rate for everyone", id="constant-better"),
+    ],
+)
+def test_gate_bounds(changes: dict[str, float], message: str | None) -> None:
+    found = metrics(**changes)
+    if message is None:
+        assert check_gate(found, GateConfig(max_recency_deficit=0.02 + 1e-12))["auroc"] == 0.8
+        return
+    with pytest.raises(QualityGateError, match=message) as caught:
+        check_gate(found, GateConfig(max_recency_deficit=0.02 + 1e-12))
+    assert caught.value.facts["auroc"] == 0.8
+    assert "churn-train promote" in str(caught.value)
+
+
+def test_gate_asks_only_for_baselines_that_were_fitted() -> None:
+    found = metrics(recency=0.99, brier=0.9)
+    del found["test"]["recency"], found["test"]["base_rate"]
+    check_gate(found, GateConfig())
+
+
+def test_undefined_metric_breaks_no_bound() -> None:
+    found = metrics()
+    found["test"]["recency"]["auroc"]["value"] = None
+    check_gate(found, GateConfig())
+
+
+def test_bundle_carries_real_facts(trained: Trained) -> None:
+    bundle = open_champion(trained.workspace.models_dir)
+    assert bundle.bundle_id == trained.outcome.bundle_id
+    facts = bundle.manifest.training
+    assert facts["snapshot_id"] == trained.outcome.snapshot_id
+    assert facts["splits"]["test"]["rows"] == 200
+    assert bundle.manifest.settings == trained.snapshot.model_settings
+    assert bundle.manifest.features == trained.snapshot.features
+    stored = json.loads((bundle.directory / "metrics.json").read_text())
+    assert stored["test"]["bert"]["auroc"]["value"] == facts["test_auroc"]
+    card = (bundle.directory / "MODEL_CARD.md").read_text()
+    assert f"{facts['parameters']:,}" in card
+    assert trained.outcome.snapshot_id in card
+    assert "$" not in card
+    assert str(trained.root) not in card
+
+
+def test_packaging_again_gives_the_same_bundle(trained: Trained) -> None:
+    run = open_run(trained.workspace.runs_dir, None)
+    bundle = package_step(run, trained.snapshot, trained.workspace)
+    assert bundle.bundle_id == trained.outcome.bundle_id
+
+
+def test_changed_predictions_fail_parity(trained: Trained) -> None:
+    run = open_run(trained.workspace.runs_dir, None)
+    file = run.path / "predictions.parquet"
+    table = pq.read_table(file)
+    moved = pa.array(table.column("bert").to_numpy() + 1e-4)
+    pq.write_table(table.set_column(table.schema.get_field_index("bert"), "bert", moved), file)
+    with pytest.raises(ParityError, match=r"differ by up to 1\.00e-04"):
+        package_step(run, trained.snapshot, trained.workspace)
+
+
+def test_predictions_of_other_rows_are_refused(trained: Trained) -> None:
+    run = open_run(trained.workspace.runs_dir, None)
+    file = run.path / "predictions.parquet"
+    pq.write_table(pq.read_table(file).slice(0, 10), file)
+    with pytest.raises(ParityError, match="churn-train evaluate"):
+        package_step(run, trained.snapshot, trained.workspace)
+
+
+def test_unjudged_run_is_not_packaged(trained: Trained) -> None:
+    run = open_run(trained.workspace.runs_dir, None)
+    (run.path / "metrics.json").unlink()
+    with pytest.raises(RunError, match="churn-train evaluate"):
+        package_step(run, trained.snapshot, trained.workspace)
+
+
+def test_registry_lists_finds_and_promotes(trained: Trained) -> None:
+    models_dir = trained.workspace.models_dir
+    records = list_models(models_dir)
+    assert [record.is_champion for record in records] == [True]
+    bundle_id = trained.outcome.bundle_id
+    for reference in (None, bundle_id, bundle_id[:4], trained.outcome.run_id):
+        assert find_bundle_id(models_dir, reference) == bundle_id
+    with pytest.raises(RegistryError, match="is not a model"):
+        find_bundle_id(models_dir, "zzz")
+    with pytest.raises(RegistryError, match="no model in"):
+        find_bundle_id(models_dir / "none", None)
+    (models_dir / "champion.json").unlink()
+    before = len(read_promotions(models_dir))
+    planned = promote(models_dir, None, reason="why", dry_run=True)
+    assert (planned.bundle_id, read_champion(models_dir)) == (bundle_id, None)
+    done = promote(models_dir, None, reason="why", dry_run=False)
+    assert read_champion(models_dir) == done
+    assert len(read_promotions(models_dir)) == before + 1
+
+
+def test_ambiguous_reference_is_refused(trained: Trained) -> None:
+    models_dir = trained.workspace.models_dir
+    source = models_dir / "bundles" / trained.outcome.bundle_id
+    (models_dir / "bundles" / ("0" * 16)).mkdir()
+    document = json.loads((source / "manifest.json").read_text())
+    other = copy.deepcopy(document)
+    (models_dir / "bundles" / ("0" * 16) / "manifest.json").write_text(json.dumps(other))
+    with pytest.raises(RegistryError, match="more than one"):
+        find_bundle_id(models_dir, trained.outcome.run_id)
+
+
+def test_damaged_bundle_is_not_promoted(trained: Trained) -> None:
+    models_dir = trained.workspace.models_dir
+    (models_dir / "champion.json").unlink()
+    card = models_dir / "bundles" / trained.outcome.bundle_id / "MODEL_CARD.md"
+    card.write_text(card.read_text() + "!")
+    for dry_run in (True, False):
+        with pytest.raises(BundleIntegrityError, match=r"MODEL_CARD\.md"):
+            promote(models_dir, None, reason="", dry_run=dry_run)
+    assert read_champion(models_dir) is None
+
+
+def test_unreadable_manifest_is_listed_not_fatal(trained: Trained) -> None:
+    models_dir = trained.workspace.models_dir
+    manifest = models_dir / "bundles" / trained.outcome.bundle_id / "manifest.json"
+    manifest.write_text("{")
+    (record,) = list_models(models_dir)
+    assert record.training == {}
+    with pytest.raises(BundleIntegrityError):
+        open_bundle(manifest.parent)
+
+
+def test_no_models_folder_is_an_empty_list(tmp_path: Path) -> None:
+    assert list_models(tmp_path / "nothing") == []

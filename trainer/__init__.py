@@ -1,0 +1,1 @@
+"""Training side of the churn product: everything that runs outside the warehouse."""

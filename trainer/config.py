@@ -1,0 +1,311 @@
+"""The trainer's settings: one tree of frozen dataclasses, read from YAML, environment and flags.
+
+Later sources win: defaults, ``--config FILE``, ``CHURN_TRAIN_<SECTION>_<FIELD>`` variables,
+command-line flags. Every key must exist; a typing error never becomes a default silently.
+Windows and other settings of the data are dbt vars and live in the warehouse project alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trainer.data.snapshot import SnapshotConfig
+from trainer.data.splits import SplitConfig
+from trainer.errors import ConfigError
+from trainer.evaluate import BASELINE_TITLES, RfmColumns
+from trainer.evaluate.calibration import CALIBRATION_KINDS
+from trainer.fit.config import FitConfig
+
+ENV_PREFIX = "CHURN_TRAIN_"
+OPTION_VARIABLES = frozenset(
+    f"{ENV_PREFIX}{name}" for name in ("CONFIG", "RUNS_DIR", "SNAPSHOTS_DIR")
+)
+"""Variables of the prefix that stand for a command-line option, not for a setting."""
+ConfigT = TypeVar("ConfigT")
+_RFM = RfmColumns()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """How a model is judged."""
+
+    num_bootstrap: int = 1_000
+    """Bootstrap samples behind every interval."""
+    confidence: float = 0.95
+    """Width of the intervals."""
+    calibration: tuple[str, ...] = CALIBRATION_KINDS
+    """Calibrators to choose from, by log loss on validation rows."""
+    baselines: tuple[str, ...] = tuple(BASELINE_TITLES)
+    """Baselines to fit on the same rows."""
+    recency_feature: str = _RFM.recency
+    """Feature that the recency rule ranks by."""
+    frequency_feature: str = _RFM.frequency
+    """Feature that counts activity for the RFM baseline."""
+    monetary_feature: str = _RFM.monetary
+    """Feature that sums amounts for the RFM baseline."""
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        if self.num_bootstrap < 1:
+            raise ConfigError(f"evaluate.num_bootstrap is {self.num_bootstrap}; allowed: 1 or more")
+        if not 0.0 < self.confidence < 1.0:
+            raise ConfigError(
+                f"evaluate.confidence is {self.confidence}; allowed: above 0 and below 1"
+            )
+        _require_subset("evaluate.calibration", self.calibration, CALIBRATION_KINDS)
+        _require_subset("evaluate.baselines", self.baselines, tuple(BASELINE_TITLES))
+
+    @property
+    def rfm(self) -> RfmColumns:
+        """The three features that the simple baselines read."""
+        return RfmColumns(
+            recency=self.recency_feature,
+            frequency=self.frequency_feature,
+            monetary=self.monetary_feature,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ThresholdConfig:
+    """From which probability a customer is flagged; chosen on validation rows."""
+
+    strategy: str = "f_beta"
+    """f_beta, precision_floor, recall_floor, capacity or cost."""
+    parameter: float | None = None
+    """Beta, floor or share of the strategy; null takes its default."""
+    costs: Mapping[str, float] | None = None
+    """For cost: true_positive, false_positive, false_negative, true_negative per customer."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class GateConfig:
+    """The least that a model must show on the test split to be promoted by ``run``."""
+
+    min_auroc: float = 0.55
+    """Lowest allowed upper end of the AUROC interval: below it the model ranks like chance."""
+    max_recency_deficit: float = 0.02
+    """AUROC that the model may lie below the recency rule."""
+    max_brier_excess: float = 0.02
+    """Brier score that the model may lie above the base rate for everyone."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Every setting of ``churn-train``."""
+
+    snapshot: SnapshotConfig = dataclasses.field(default_factory=SnapshotConfig)
+    """How a snapshot is written."""
+    splits: SplitConfig = dataclasses.field(default_factory=SplitConfig)
+    """Which cutoffs train, validate and test."""
+    fit: FitConfig = dataclasses.field(default_factory=FitConfig)
+    """Model and training; ``fit.seed`` is the seed of everything random."""
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+    """How a model is judged."""
+    thresholds: ThresholdConfig = dataclasses.field(default_factory=ThresholdConfig)
+    """From which probability a customer is flagged."""
+    gate: GateConfig = dataclasses.field(default_factory=GateConfig)
+    """What a model must show to be promoted by ``run``."""
+
+
+def load_config(
+    file: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> TrainConfig:
+    """Resolve the settings from file, environment and flags.
+
+    Args:
+        file: YAML file with the sections of ``TrainConfig``, or None.
+        environment: Variables; those with the prefix ``CHURN_TRAIN_`` are settings.
+        overrides: ``{"section.field": value}`` of flags; values that are text are parsed.
+
+    Raises:
+        ConfigError: An unknown key, a value of a wrong type or out of range, or a bad file.
+    """
+    tree: dict[str, Any] = _read_yaml(file) if file else {}
+    for section, content in tree.items():
+        if content is not None and not isinstance(content, Mapping):
+            raise ConfigError(f"{file}: {section} is {content!r}; allowed: a mapping of settings")
+    tree = {section: dict(content or {}) for section, content in tree.items()}
+    for key, value in _environment_settings(environment or {}).items():
+        section, _, field = key.partition(".")
+        tree.setdefault(section, {})[field] = value
+    for key, value in (overrides or {}).items():
+        section, _, field = key.partition(".")
+        if not field:
+            raise ConfigError(f"setting {key!r}; allowed: section.name=value, such as fit.epochs=2")
+        tree.setdefault(section, {})[field] = value
+    return from_mapping(TrainConfig, tree)
+
+
+def from_mapping(kind: type[ConfigT], tree: Mapping[str, Any], *, path: str = "") -> ConfigT:
+    """Build a config dataclass from nested mappings.
+
+    Args:
+        kind: The dataclass.
+        tree: Field name -> value.
+        path: Where the tree stands, for messages.
+
+    Raises:
+        ConfigError: An unknown key (names the nearest), a wrong type, or a value out of range.
+    """
+    hints = typing.get_type_hints(kind)
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        full_name = f"{path}.{name}" if path else str(name)
+        if name not in known:
+            raise ConfigError(f"unknown setting {full_name!r}{_nearest(str(name), known)}")
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            values[name] = from_mapping(hint, value, path=full_name)
+        else:
+            values[name] = _coerce(value, hint, full_name)
+    return kind(**values)
+
+
+def to_mapping(config: TrainConfig) -> dict[str, Any]:
+    """Return nested plain mappings, the inverse of ``from_mapping``."""
+    tree: dict[str, Any] = _plain(dataclasses.asdict(config))
+    return tree
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """Return the YAML that ``load_config`` reads back to the same settings."""
+    import yaml
+
+    text: str = yaml.safe_dump(to_mapping(config), sort_keys=False)
+    return text
+
+
+def parse_value(text: str) -> Any:
+    """Read one value as YAML does; text that is no YAML stays text."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _plain(value: Any) -> Any:
+    """Turn tuples into lists, all the way down."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    """Read a YAML mapping."""
+    import yaml
+
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror}); check --config") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file} holds {type(tree).__name__}; allowed: a mapping of sections")
+    return tree
+
+
+def _environment_settings(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return ``{"section.field": value}`` of the variables with our prefix."""
+    names = {
+        f"{ENV_PREFIX}{section.name}_{field.name}".upper(): f"{section.name}.{field.name}"
+        for section in dataclasses.fields(TrainConfig)
+        for field in dataclasses.fields(typing.get_type_hints(TrainConfig)[section.name])
+    }
+    settings: dict[str, Any] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(ENV_PREFIX) or variable in OPTION_VARIABLES:
+            continue
+        if variable not in names:
+            raise ConfigError(
+                f"unknown environment variable {variable}{_nearest(variable, list(names))}"
+            )
+        settings[names[variable]] = text
+    return settings
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """Return the end of a message that names the closest known key, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(sorted(known))}"
+
+
+def _coerce(value: Any, hint: Any, path: str) -> Any:
+    """Return the value as the hinted type; text is parsed first unless text is wanted."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        parsed = parse_value(value) if isinstance(value, str) and str not in arguments else value
+        if parsed is None or (isinstance(value, str) and value.strip().lower() in {"null", ""}):
+            return None
+        return _coerce(value, next(item for item in arguments if item is not type(None)), path)
+    if hint is str:
+        if isinstance(value, str):
+            return value
+        raise _wrong_type(path, value, "text")
+    if isinstance(value, str):
+        value = _parse_text(value, is_list=origin is tuple)
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and not isinstance(value, bool) and _is_whole(value):
+        return int(value)
+    if hint is float and not isinstance(value, bool) and isinstance(value, (int, float)):
+        return float(value)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_coerce(item, arguments[0], f"{path}[{i}]") for i, item in enumerate(value))
+    if origin is not None and origin is not tuple and isinstance(value, Mapping):
+        return {
+            str(key): _coerce(item, arguments[1], f"{path}.{key}") for key, item in value.items()
+        }
+    raise _wrong_type(path, value, _type_name(hint))
+
+
+def _parse_text(text: str, *, is_list: bool) -> Any:
+    """Parse text of a flag or variable: YAML, numbers such as 1e-4, ``a,b`` for lists."""
+    value = parse_value(text)
+    if is_list and isinstance(value, str):
+        return [item.strip() for item in value.split(",")]
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number."""
+    return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+
+
+def _type_name(hint: Any) -> str:
+    """Return a type as people say it."""
+    names = {int: "a whole number", float: "a number", bool: "true or false"}
+    origin = typing.get_origin(hint)
+    return names.get(hint, "a list" if origin is tuple else "a mapping")
+
+
+def _wrong_type(path: str, value: Any, allowed: str) -> ConfigError:
+    """Return the error for a value of a wrong type."""
+    return ConfigError(f"{path} is {value!r}; allowed: {allowed}")
+
+
+def _require_subset(name: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    """Check a list against what it may hold."""
+    if not values or not set(values) <= set(allowed):
+        raise ConfigError(f"{name} is {list(values)}; allowed: one or more of {', '.join(allowed)}")

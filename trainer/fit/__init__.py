@@ -1,0 +1,1 @@
+"""Fitting: vocabulary, masked-word training, fine-tuning, checkpoints."""

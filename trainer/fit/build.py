@@ -1,0 +1,137 @@
+"""Building an untrained classifier and its tokenizer for a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from churn_udf.contracts.bundle import FeatureSpec
+from churn_udf.model.bert import PackedBert
+from churn_udf.model.classifier import ChurnClassifier
+from churn_udf.model.config import ModelConfig
+from churn_udf.model.encoder import PaddedEncoder
+from churn_udf.tokenization import SPECIAL_WORDS, HuggingFaceTokenizer, Tokenizer
+from trainer.errors import ConfigError
+from trainer.fit.config import COMPACT, FitConfig
+from trainer.fit.vocabulary import learn_vocabulary
+
+
+def build_classifier(
+    behavior_texts: pa.Array,
+    review_texts: pa.Array,
+    train_features: npt.NDArray[np.float64],
+    features: tuple[FeatureSpec, ...],
+    config: FitConfig,
+) -> tuple[ChurnClassifier, Tokenizer]:
+    """Return a classifier ready to train.
+
+    Args:
+        behavior_texts: Texts that the compact vocabulary may be learned from.
+        review_texts: Reviews of the same rows.
+        train_features: (B, F) float64 training rows that the feature codes are fitted on.
+        features: The features in order.
+        config: Sizes and encoder.
+
+    Raises:
+        ConfigError: The encoder cannot be loaded.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    pretrained: torch.nn.Module | None = None
+    tokenizer: Tokenizer
+    if config.encoder == COMPACT:
+        tokenizer = learn_vocabulary(behavior_texts, review_texts, config)
+        encoder_config = compact_encoder_config(tokenizer.vocabulary_size, config)
+    else:
+        pretrained, tokenizer = _load_pretrained(config)
+        encoder_config = pretrained.config.to_dict()  # type: ignore[operator, union-attr]
+    model_config = ModelConfig(
+        encoder=encoder_config,
+        features=features,
+        num_bins=config.num_bins,
+        dropout=config.dropout,
+        max_tokens=config.max_tokens,
+        max_review_tokens=config.max_review_tokens,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = ChurnClassifier(model_config)
+    if pretrained is not None:
+        _copy_pretrained(pretrained, model)
+    elif isinstance(model.encoder, PackedBert):
+        model.encoder.initialize(generator)
+    model.coding.fit(train_features)
+    codes_BFC = model.coding(torch.from_numpy(train_features))
+    model.mean_codes_FC.copy_(codes_BFC.double().mean(dim=0).float())
+    return model, tokenizer
+
+
+def compact_encoder_config(vocabulary_size: int, config: FitConfig) -> dict[str, Any]:
+    """Return the transformers configuration of the compact BERT."""
+    return {
+        "model_type": "bert",
+        "vocab_size": vocabulary_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": 4 * config.hidden_size,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "max_position_embeddings": config.max_tokens,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": SPECIAL_WORDS.index("[PAD]"),
+    }
+
+
+def _load_pretrained(config: FitConfig) -> tuple[torch.nn.Module, Tokenizer]:
+    """Load encoder and tokenizer through transformers."""
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        model = AutoModel.from_pretrained(config.encoder)
+        loaded = AutoTokenizer.from_pretrained(config.encoder, use_fast=True)
+        text = loaded.backend_tokenizer.to_str()
+    except Exception as error:
+        hint = "" if not Path(config.encoder).exists() else " (the folder exists)"
+        raise ConfigError(
+            f"fit.encoder {config.encoder!r} cannot be loaded{hint}: {error}. Allowed: "
+            f"{COMPACT!r}, a folder with config.json, weights and tokenizer.json, or a hub id "
+            "that this machine can reach"
+        ) from error
+    first = loaded.cls_token_id if loaded.cls_token_id is not None else loaded.bos_token_id
+    last = loaded.sep_token_id if loaded.sep_token_id is not None else loaded.eos_token_id
+    if first is None or last is None:
+        raise ConfigError(
+            f"fit.encoder {config.encoder!r} has a tokenizer without opening or closing token; "
+            "allowed: encoders with [CLS]/[SEP], <s>/</s> or the like"
+        )
+    limit = int(getattr(model.config, "max_position_embeddings", config.max_tokens))
+    if config.max_tokens > limit:
+        raise ConfigError(
+            f"fit.max_tokens is {config.max_tokens}; {config.encoder!r} reads at most {limit}"
+        )
+    tokenizer = HuggingFaceTokenizer(
+        text,
+        first_id=int(first),
+        separator_id=int(last),
+        masked_id=int(loaded.mask_token_id if loaded.mask_token_id is not None else last),
+        max_tokens=config.max_tokens,
+        max_review_tokens=config.max_review_tokens,
+    )
+    return model, tokenizer
+
+
+def _copy_pretrained(pretrained: torch.nn.Module, model: ChurnClassifier) -> None:
+    """Move the weights of a transformers model into the classifier's encoder."""
+    target = model.encoder.inner if isinstance(model.encoder, PaddedEncoder) else model.encoder
+    loaded = target.load_state_dict(pretrained.state_dict(), strict=False)
+    if loaded.missing_keys:
+        raise ConfigError(
+            f"fit.encoder lacks weights {loaded.missing_keys[:5]}; it is not a whole model"
+        )

@@ -1,0 +1,143 @@
+"""Settings of training."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from trainer.errors import ConfigError
+
+COMPACT = "compact"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class FitConfig:
+    """How a model is built and trained. Counts are in examples unless said otherwise."""
+
+    encoder: str = COMPACT
+    """``compact``, or a local path or hub id that transformers can load."""
+    seed: int = 0
+    """Seed of weights, order, masking and dropout."""
+    device: str = "auto"
+    """``auto`` takes a GPU when there is one; or ``cpu``, ``cuda``, ``cuda:1``."""
+    precision: str = "auto"
+    """``fp32``, ``bf16`` (mixed), or ``auto``: bf16 on a GPU that has it and on CPUs with bf16
+    units for encoders of width 256 and up, else fp32."""
+    hidden_size: int = 128
+    """Width of the compact encoder."""
+    num_layers: int = 2
+    """Layers of the compact encoder."""
+    num_heads: int = 2
+    """Attention heads of the compact encoder."""
+    max_tokens: int = 128
+    """Longest input in tokens."""
+    max_review_tokens: int = 40
+    """Tokens of an input that reviews may keep when the behaviour wants the rest."""
+    max_vocabulary: int = 8_000
+    """Words of the compact vocabulary, most frequent first."""
+    min_word_count: int = 20
+    """Occurrences that a word needs to enter the compact vocabulary."""
+    pretrain_epochs: int = 2
+    """Passes of masked-word training of the compact encoder; 0 leaves it out."""
+    max_pretrain_examples: int = 12_000
+    """Texts a masked-word pass reads, drawn anew each pass."""
+    pretrain_learning_rate: float = 1e-3
+    """Peak learning rate of masked-word training."""
+    mask_share: float = 0.2
+    """Share of tokens hidden in masked-word training."""
+    numeric_epochs: int = 12
+    """Passes that train the numeric branch alone, before the text joins; 0 leaves it out."""
+    max_numeric_examples: int = 150_000
+    """Labelled examples a numeric pass reads, drawn anew each pass."""
+    numeric_learning_rate: float = 2e-3
+    """Peak learning rate of the numeric passes."""
+    epochs: int = 2
+    """Passes of joint fine-tuning."""
+    max_epoch_examples: int = 12_000
+    """Labelled examples a fine-tuning pass reads, drawn anew each pass."""
+    batch_tokens: int = 4_096
+    """Tokens of a batch; texts of like length stand together."""
+    learning_rate: float = 3e-4
+    """Peak learning rate of the layers that fuse text and numbers."""
+    numeric_tuning_rate: float = 1e-5
+    """Peak learning rate of the numeric branch in fine-tuning, where it is trained already."""
+    encoder_learning_rate: float | None = None
+    """Peak learning rate of the encoder; null: 1e-4 compact, 5e-5 pretrained."""
+    weight_decay: float = 0.02
+    """AdamW's decoupled decay of matrices."""
+    warmup_share: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    max_gradient_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    class_weights: str = "none"
+    """``none``, or ``balanced``: both classes weigh the same in the loss."""
+    num_bins: int = 12
+    """Bins of the piecewise-linear code of a feature."""
+    dropout: float = 0.2
+    """Dropout of the fusion layers."""
+    text_dropout: float = 0.05
+    """Chance that a fine-tuning example shows its text as the mean."""
+    numeric_dropout: float = 0.1
+    """Chance that a fine-tuning example shows its numbers as the mean, so that the text learns."""
+    average_decay: float = 0.99
+    """Decay of the moving average of the weights, which is what is kept; 0 keeps the last."""
+    evaluations_per_epoch: int = 2
+    """How often the validation split is looked at in a fine-tuning pass."""
+    max_valid_examples: int = 4_000
+    """Validation examples that such a look reads, the same ones each time."""
+    patience: int = 3
+    """Evaluations without a better validation loss before fine-tuning stops."""
+    checkpoint_seconds: float = 30.0
+    """Least time between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        choices = {
+            "precision": ("auto", "fp32", "bf16"),
+            "class_weights": ("none", "balanced"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"fit.{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}"
+                )
+        for name in (
+            "hidden_size",
+            "num_layers",
+            "num_heads",
+            "max_review_tokens",
+            "max_vocabulary",
+            "min_word_count",
+            "max_pretrain_examples",
+            "epochs",
+            "max_epoch_examples",
+            "num_bins",
+            "evaluations_per_epoch",
+            "max_numeric_examples",
+            "max_valid_examples",
+            "patience",
+        ):
+            self._require(name, getattr(self, name) >= 1, "1 or more")
+        for name in ("pretrain_epochs", "numeric_epochs", "weight_decay", "checkpoint_seconds"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in (
+            "learning_rate",
+            "numeric_tuning_rate",
+            "pretrain_learning_rate",
+            "numeric_learning_rate",
+        ):
+            self._require(name, 0 < getattr(self, name) < 1, "above 0 and below 1")
+        for name in ("warmup_share", "dropout", "text_dropout", "numeric_dropout", "average_decay"):
+            self._require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
+        self._require("mask_share", 0 < self.mask_share < 1, "above 0 and below 1")
+        self._require("max_gradient_norm", self.max_gradient_norm > 0, "above 0")
+        self._require("max_tokens", 16 <= self.max_tokens <= 8_192, "16 to 8192")
+        self._require("batch_tokens", self.batch_tokens >= self.max_tokens, "max_tokens or more")
+        fits = self.max_review_tokens <= self.max_tokens - 8
+        self._require("max_review_tokens", fits, "at most fit.max_tokens - 8")
+        even = self.hidden_size % self.num_heads == 0
+        self._require("hidden_size", even, "a multiple of fit.num_heads")
+
+    def _require(self, name: str, is_allowed: bool, allowed: str) -> None:
+        """Raise with the value seen unless it is allowed."""
+        if not is_allowed:
+            raise ConfigError(f"fit.{name} is {getattr(self, name)!r}; allowed: {allowed}")

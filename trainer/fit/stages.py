@@ -1,0 +1,276 @@
+"""One engine for every stage of training: steps, schedule, checkpoints, early stopping."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from trainer.errors import TrainingDivergedError
+from trainer.fit.checkpoint import Checkpointer
+from trainer.fit.config import FitConfig
+from trainer.progress import Progress
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What one stage trains and on what."""
+
+    name: str
+    """Short name shown in progress and history."""
+    module: nn.Module
+    """Holds every parameter the stage changes; its state is checkpointed."""
+    parameter_groups: Sequence[dict[str, Any]]
+    """AdamW groups, each with ``params`` and peak ``lr``."""
+    epochs: int
+    """Passes; 0 leaves the stage out."""
+    plan: Callable[[int], list[IntArray]]
+    """Epoch -> batches of indices."""
+    loss: Callable[[IntArray, int, int], torch.Tensor]
+    """Batch, epoch, step -> scalar loss."""
+    evaluate: Callable[[], dict[str, float]] | None = None
+    """Returns metrics with ``valid_loss``, lower is better; None looks at nothing."""
+
+
+class StageRunner:
+    """Runs stages one after the other, resuming where an earlier process stopped.
+
+    Args:
+        config: Training settings.
+        checkpointer: Keeps the state.
+        progress: Shows steps.
+        run_key: What the checkpoint must belong to; another key starts anew.
+        history_path: JSON lines of what was logged.
+    """
+
+    def __init__(
+        self,
+        config: FitConfig,
+        checkpointer: Checkpointer,
+        progress: Progress,
+        *,
+        run_key: str,
+        history_path: Path,
+    ) -> None:
+        self.config = config
+        self.checkpointer = checkpointer
+        self.progress = progress
+        self.run_key = run_key
+        self.history_path = history_path
+        self.history: list[dict[str, Any]] = []
+        state = checkpointer.load()
+        self._resumed = state if state and state.get("run_key") == run_key else None
+        if self._resumed:
+            self.history = json.loads(self._resumed["history"])
+            progress.note(f"resuming from the checkpoint in stage {self._resumed['stage']}")
+
+    def run(self, index: int, stage: Stage) -> None:
+        """Run one stage, or the rest of it, or nothing when it was done before.
+
+        Args:
+            index: Place of the stage in the run.
+            stage: What to train.
+
+        Raises:
+            TrainingDivergedError: The loss is not finite.
+        """
+        resumed, state = self._resumed, _StageState()
+        if resumed and resumed["index"] > index:
+            return
+        torch.manual_seed(self.config.seed + 1_000 * (index + 1))
+        optimizer = _make_optimizer(stage.parameter_groups, self.config)
+        if resumed and resumed["index"] == index:
+            state.restore(resumed, stage, optimizer)
+            self._resumed = None
+        state.average = state.average or copy.deepcopy(stage.module.state_dict())
+        if stage.epochs and not state.is_done:
+            self._train(index, stage, optimizer, state)
+            stage.module.load_state_dict(state.best or state.average)
+        state.is_done = True
+        self._save(index, stage, optimizer, state)
+
+    def _train(
+        self, index: int, stage: Stage, optimizer: torch.optim.Optimizer, state: _StageState
+    ) -> None:
+        """Run epochs until done or out of patience."""
+        if stage.evaluate and state.best is None:
+            self._evaluate(stage, state, 0.0)
+        parameters = [p for group in stage.parameter_groups for p in group["params"]]
+        while state.epoch < stage.epochs and not self._is_out_of_patience(state):
+            batches = stage.plan(state.epoch)
+            looks = _evaluation_steps(len(batches), self.config.evaluations_per_epoch)
+            total = sum(len(batch) for batch in batches)
+            name = f"{stage.name} {state.epoch + 1}/{stage.epochs}"
+            with self.progress.step(name, total=total, unit="examples") as step:
+                step.count = sum(len(batch) for batch in batches[: state.step])
+                while state.step < len(batches):
+                    batch = batches[state.step]
+                    done = (state.epoch + state.step / len(batches)) / stage.epochs
+                    _set_learning_rates(optimizer, done, self.config.warmup_share)
+                    loss = self._step(stage, optimizer, parameters, batch, state)
+                    state.step += 1
+                    step.advance(len(batch), loss=f"{state.mean_loss(loss):.4f}")
+                    if stage.evaluate and state.step in looks:
+                        self._evaluate(stage, state, state.epoch + state.step / len(batches))
+                        if self._is_out_of_patience(state):
+                            break
+                    if self.checkpointer.is_due():
+                        self._save(index, stage, optimizer, state)
+            self._log(stage, state, epoch=state.epoch + 1.0)
+            state.epoch, state.step = state.epoch + 1, 0
+
+    def _step(
+        self,
+        stage: Stage,
+        optimizer: torch.optim.Optimizer,
+        parameters: list[nn.Parameter],
+        batch: IntArray,
+        state: _StageState,
+    ) -> float:
+        """Run one optimizer step and return its loss."""
+        stage.module.train()
+        optimizer.zero_grad(set_to_none=True)
+        loss = stage.loss(batch, state.epoch, state.step)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingDivergedError(
+                f"the loss of stage {stage.name} is {value} in epoch {state.epoch + 1}, step "
+                f"{state.step + 1}; lower fit.learning_rate or set fit.precision to fp32"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
+        optimizer.step()
+        state.follow(stage.module, self.config.average_decay)
+        return value
+
+    def _evaluate(self, stage: Stage, state: _StageState, epoch: float) -> None:
+        """Look at the validation split with the averaged weights and keep the best."""
+        assert stage.evaluate is not None
+        assert state.average is not None
+        current = copy.deepcopy(stage.module.state_dict())
+        stage.module.load_state_dict(state.average)
+        stage.module.eval()
+        metrics = stage.evaluate()
+        stage.module.load_state_dict(current)
+        if metrics["valid_loss"] < state.best_loss - 1e-5:
+            state.best_loss, state.bad_looks = metrics["valid_loss"], 0
+            state.best = copy.deepcopy(state.average)
+        else:
+            state.bad_looks += 1
+        self._log(stage, state, epoch=epoch, **metrics)
+
+    def _is_out_of_patience(self, state: _StageState) -> bool:
+        """Return whether validation has not improved for too long."""
+        return state.bad_looks >= self.config.patience
+
+    def _log(self, stage: Stage, state: _StageState, *, epoch: float, **facts: float) -> None:
+        """Append one line to the history."""
+        row: dict[str, Any] = {"stage": stage.name, "epoch": round(epoch, 4), **facts}
+        if state.losses:
+            row["train_loss"] = float(np.mean(state.losses[-100:]))
+        self.history.append(row)
+        lines = "".join(json.dumps(row) + "\n" for row in self.history)
+        self.history_path.write_text(lines, encoding="utf-8")
+
+    def _save(
+        self, index: int, stage: Stage, optimizer: torch.optim.Optimizer, state: _StageState
+    ) -> None:
+        """Write a checkpoint."""
+        self.checkpointer.save(
+            {
+                "run_key": self.run_key,
+                "stage": stage.name,
+                "index": index,
+                "module": stage.module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "random": torch.get_rng_state(),
+                "history": json.dumps(self.history),
+                **state.to_dict(),
+            }
+        )
+
+
+@dataclasses.dataclass
+class _StageState:
+    """How far a stage is."""
+
+    epoch: int = 0
+    step: int = 0
+    is_done: bool = False
+    best_loss: float = math.inf
+    bad_looks: int = 0
+    best: dict[str, torch.Tensor] | None = None
+    average: dict[str, torch.Tensor] | None = None
+    num_steps: int = 0
+    losses: list[float] = dataclasses.field(default_factory=list)
+
+    def mean_loss(self, loss: float) -> float:
+        """Add a loss and return the mean of the last hundred."""
+        self.losses = [*self.losses[-99:], loss]
+        return float(np.mean(self.losses))
+
+    def follow(self, module: nn.Module, decay: float) -> None:
+        """Move the average of the weights towards the present ones.
+
+        The decay grows with the steps, so that an early average is not tied to the start.
+        """
+        assert self.average is not None
+        self.num_steps += 1
+        weight = 1.0 - min(decay, (1.0 + self.num_steps) / (10.0 + self.num_steps))
+        with torch.no_grad():
+            for name, value in module.state_dict().items():
+                if value.dtype == torch.float32:
+                    self.average[name].lerp_(value, weight)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint stores."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def restore(
+        self, saved: dict[str, Any], stage: Stage, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Take up a checkpoint: state, weights, optimizer and random numbers."""
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, saved[field.name])
+        stage.module.load_state_dict(saved["module"])
+        optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["random"])
+
+
+def _make_optimizer(groups: Sequence[dict[str, Any]], config: FitConfig) -> torch.optim.Optimizer:
+    """Return AdamW that decays matrices but neither biases nor norms."""
+    split = []
+    for group in groups:
+        for decays in (True, False):
+            chosen = [p for p in group["params"] if (p.ndim > 1) == decays]
+            decay = config.weight_decay if decays else 0.0
+            if chosen:
+                rate = group["lr"]
+                split.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
+    return torch.optim.AdamW(split, fused=True)
+
+
+def _set_learning_rates(optimizer: torch.optim.Optimizer, done: float, warmup_share: float) -> None:
+    """Rise linearly to the peak over the warm-up, then fall linearly to a hundredth."""
+    if done < warmup_share:
+        factor = (done + 1e-3) / (warmup_share + 1e-3)
+    else:
+        factor = max(0.01, (1.0 - done) / (1.0 - warmup_share))
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * min(1.0, factor)
+
+
+def _evaluation_steps(num_batches: int, looks: int) -> set[int]:
+    """Return the steps of an epoch after which to look at validation."""
+    return {max(1, round(num_batches * (i + 1) / looks)) for i in range(looks)}

@@ -1,0 +1,152 @@
+"""What evaluation found out, and its two forms for people and tools: report data, predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from churn_udf.calibration import Calibrator
+from trainer.data.snapshot import Snapshot
+from trainer.data.splits import BY_USER, Splits
+from trainer.evaluate import (
+    BASELINE_TITLES,
+    BaselineResult,
+    Interval,
+    ThresholdChoice,
+    tier_bounds,
+)
+from trainer.report.data import FeatureImportance, ReportData, SplitFacts
+from trainer.runs import Run
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+MODEL_NAME = "bert"
+NUM_REPORTED_FEATURES = 25
+REPORTED_SETTINGS = (
+    "observation_days",
+    "eligibility_days",
+    "gap_days",
+    "horizon_days",
+    "qualifying_event_types",
+    "text_version",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Everything that evaluation found out, before it is written."""
+
+    calibrator: Calibrator
+    calibration: dict[str, Any]
+    thresholds: dict[str, ThresholdChoice]
+    """By model."""
+    probabilities: dict[str, dict[str, FloatArray]]
+    """Split -> model -> (N,) calibrated."""
+    logits: dict[str, FloatArray]
+    """Split -> (N,) uncalibrated logits of the model."""
+    intervals: dict[str, dict[str, Interval]]
+    """Model -> metric -> value with interval, on test rows."""
+    differences: dict[str, dict[str, Interval]]
+    """Baseline -> metric -> by how much the model is better."""
+    baselines: dict[str, BaselineResult]
+
+
+def write_predictions(path: Path, snapshot: Snapshot, splits: Splits, found: Judgement) -> None:
+    """Write one row per judged example: split, key, label, logit and every model's probability."""
+    import pyarrow.parquet as pq
+
+    tables = []
+    for name, models in found.probabilities.items():
+        rows = getattr(splits, name)
+        keys = snapshot.table.select(["user_id", "cutoff_date"]).take(pa.array(rows))
+        columns = {
+            "split": pa.array([name] * len(rows)),
+            "user_id": keys.column("user_id"),
+            "cutoff_date": keys.column("cutoff_date"),
+            "label": pa.array(snapshot.labels[rows].astype(np.int8)),
+            f"{MODEL_NAME}_logit": pa.array(found.logits[name]),
+            **{model: pa.array(values) for model, values in models.items()},
+        }
+        tables.append(pa.table(columns))
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(pa.concat_tables(tables), partial)
+    partial.replace(path)
+
+
+def report_data(
+    run: Run, snapshot: Snapshot, splits: Splits, found: Judgement, fit_facts: dict[str, Any]
+) -> ReportData:
+    """Return what the HTML report shows."""
+    choice = found.thresholds[MODEL_NAME]
+    base_rate = float(snapshot.labels[splits.valid].mean())
+    booster = found.baselines.get("lightgbm")
+    descriptions = {feature.name: feature.description for feature in snapshot.features}
+    importance = booster.importance[:NUM_REPORTED_FEATURES] if booster else []
+    provenance = snapshot.document["provenance"]
+    return ReportData(
+        title=f"Churn model {run.run_id}",
+        model_name=MODEL_NAME,
+        labels=snapshot.labels[splits.test],
+        probabilities=found.probabilities["test"],
+        metrics=found.intervals,
+        differences=found.differences,
+        threshold=choice.threshold,
+        titles={MODEL_NAME: model_title(run.config.fit.encoder), **BASELINE_TITLES},
+        splits=[
+            SplitFacts(
+                name=name,
+                cutoffs=facts["cutoffs"],
+                num_rows=facts["rows"],
+                num_users=facts["users"],
+                base_rate=facts["base_rate"],
+            )
+            for name, facts in splits.facts["splits"].items()
+        ],
+        tiers=tier_bounds(min(choice.threshold, 1.0), base_rate)["tiers"],
+        threshold_reason=choice.reason,
+        calibration=found.calibration,
+        history=fit_facts["history"],
+        feature_importance=[
+            FeatureImportance(name=name, description=descriptions.get(name, ""), value=value)
+            for name, value in importance
+        ],
+        importance_source="LightGBM on the same features: share of the total gain",
+        run_facts={"run": run.run_id, "code": run.facts["code_version"]},
+        data_facts={
+            "snapshot": snapshot.snapshot_id,
+            "rows": snapshot.num_rows,
+            "features": len(snapshot.features),
+            "score cutoff": snapshot.document["score_cutoff_date"],
+            "project": provenance.get("project"),
+            **{name: snapshot.settings.get(name) for name in REPORTED_SETTINGS},
+        },
+        model_facts={**fit_facts["facts"], "seed": run.config.fit.seed},
+        warnings=warnings_of(splits, found),
+    )
+
+
+def model_title(encoder: str) -> str:
+    """Return the model's name for people."""
+    return f"BERT ({Path(encoder).name}) with features"
+
+
+def warnings_of(splits: Splits, found: Judgement) -> list[str]:
+    """Return what a reader of the numbers must know first."""
+    warnings = []
+    if splits.valid_mode == BY_USER:
+        warnings.append(
+            "The history is too short to hold back a validation cutoff: training and validation "
+            "share their cutoffs and differ by users, so early stopping and calibration have not "
+            "seen time pass. The test is out of time as usual."
+        )
+    choice = found.thresholds[MODEL_NAME]
+    if not choice.is_satisfied:
+        warnings.append(f"Threshold: {choice.reason}.")
+    for name, table in found.differences.items():
+        if table["auroc"].high < 0.0:
+            warnings.append(f"{BASELINE_TITLES[name]} ranks better than the model (AUROC).")
+    return warnings

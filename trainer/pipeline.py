@@ -1,0 +1,219 @@
+"""The steps from warehouse to champion, each usable alone, and ``run``, which is all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+from churn_udf.bundle_store import Bundle, read_promotions
+from churn_udf.contracts.bundle import METRICS_FILE
+from trainer.config import TrainConfig
+from trainer.data.export import export_snapshot
+from trainer.data.snapshot import Snapshot
+from trainer.data.splits import BY_USER, Splits, make_splits
+from trainer.data.warehouse import Warehouse
+from trainer.errors import QualityGateError, RunError
+from trainer.judging import evaluate_run, is_evaluated
+from trainer.progress import Progress
+from trainer.release.gate import check_gate
+from trainer.release.package import package_run, packaged_bundle_id
+from trainer.release.registry import champion_id, promote
+from trainer.runs import FIT_FILE, REPORT_FILE, SPLITS_FILE, Run, start_run, utc_now
+
+CHECKPOINT_DIR = "checkpoint"
+GATE_REASON = "passed the gate of churn-train run"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """Folders that the steps read and write."""
+
+    snapshots_dir: Path
+    runs_dir: Path
+    models_dir: Path
+    progress: Progress
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOutcome:
+    """What ``run`` did."""
+
+    run_id: str
+    snapshot_id: str
+    bundle_id: str
+    is_champion: bool
+    was_skipped: bool
+    """Whether snapshot, settings and code were unchanged and the bundle was there."""
+    metrics: dict[str, Any]
+    report: Path
+    gate_error: QualityGateError | None = None
+    """Why the model was packaged but not promoted, when the gate refused it."""
+
+
+def fit_step(snapshot: Snapshot, config: TrainConfig, workspace: Workspace) -> Run:
+    """Train on a snapshot, or finish the run that an earlier process began.
+
+    Args:
+        snapshot: The rows.
+        config: Settings.
+        workspace: Where runs are.
+
+    Raises:
+        SplitError: The history is too short or its labels too uniform.
+        ConfigError: A setting cannot be used.
+        TrainingDivergedError: The loss is not finite.
+    """
+    splits = splits_of(snapshot, config)
+    run = start_run(
+        workspace.runs_dir,
+        snapshot_id=snapshot.snapshot_id,
+        snapshot_path=snapshot.path,
+        config=config,
+    )
+    run.write_json(SPLITS_FILE, splits.facts)
+    if splits.valid_mode == BY_USER:
+        workspace.progress.warn(
+            "the history is too short for a validation cutoff of its own: validating on held-out "
+            "users of the training cutoffs instead"
+        )
+    if run.is_fitted:
+        workspace.progress.note(f"fit: run {run.run_id} is trained already")
+        return run
+    from trainer.fit.loop import fit_model
+
+    result = fit_model(snapshot, splits, config.fit, run.path, progress=workspace.progress)
+    run.write_json(
+        FIT_FILE, {"facts": result.facts, "history": result.history, "finished_at": utc_now()}
+    )
+    return run
+
+
+def evaluate_step(run: Run, snapshot: Snapshot, workspace: Workspace) -> dict[str, Any]:
+    """Judge a fitted run and return its metrics.
+
+    Raises:
+        RunError: The run is not fitted.
+    """
+    if not run.is_fitted:
+        raise RunError(f"run {run.run_id} is not trained yet; run `churn-train fit` first")
+    return evaluate_run(run, snapshot, splits_of(snapshot, run.config), workspace.progress)
+
+
+def package_step(run: Run, snapshot: Snapshot, workspace: Workspace) -> Bundle:
+    """Package a judged run as a bundle, proven to repeat the run's predictions.
+
+    Raises:
+        RunError: The run is not judged.
+        ParityError: The bundle predicts something else.
+    """
+    splits = splits_of(snapshot, run.config)
+    with workspace.progress.step("package"):
+        return package_run(run, snapshot, splits, workspace.models_dir)
+
+
+def run_all(
+    warehouse: Warehouse,
+    config: TrainConfig,
+    workspace: Workspace,
+    *,
+    force: bool = False,
+    should_promote: bool = True,
+) -> RunOutcome:
+    """Take the warehouse's examples all the way to a promoted model.
+
+    Args:
+        warehouse: Where ``churn_examples`` is.
+        config: Settings.
+        workspace: Where everything goes.
+        force: Train and judge anew even if nothing has changed.
+        should_promote: Make the model the champion when it passes the gate.
+
+    Returns:
+        What was done; a model that the gate refuses is packaged, and ``gate_error`` says why.
+
+    Raises:
+        ChurnError: A step failed.
+    """
+    snapshot = export_snapshot(
+        warehouse, workspace.snapshots_dir, config=config.snapshot, progress=workspace.progress
+    )
+    return train_snapshot(snapshot, config, workspace, force=force, should_promote=should_promote)
+
+
+def train_snapshot(
+    snapshot: Snapshot,
+    config: TrainConfig,
+    workspace: Workspace,
+    *,
+    force: bool = False,
+    should_promote: bool = True,
+) -> RunOutcome:
+    """Do everything of ``run_all`` that comes after the snapshot."""
+    splits_of(snapshot, config)  # what is refused is refused before a run is begun
+    config.evaluate.rfm.positions(snapshot.feature_names)
+    run = start_run(
+        workspace.runs_dir,
+        snapshot_id=snapshot.snapshot_id,
+        snapshot_path=snapshot.path,
+        config=config,
+    )
+    if force:
+        (run.path / FIT_FILE).unlink(missing_ok=True)
+        shutil.rmtree(run.path / CHECKPOINT_DIR, ignore_errors=True)
+    bundle_id = None if force else packaged_bundle_id(run, workspace.models_dir)
+    was_skipped = bundle_id is not None and is_evaluated(run)
+    if was_skipped:
+        workspace.progress.note(
+            f"unchanged: snapshot {snapshot.snapshot_id}, settings and code are those of run "
+            f"{run.run_id}, skipping; --force to retrain"
+        )
+    else:
+        run = fit_step(snapshot, config, workspace)
+        if force or not is_evaluated(run):
+            evaluate_step(run, snapshot, workspace)
+        bundle_id = package_step(run, snapshot, workspace).bundle_id
+    assert bundle_id is not None
+    metrics = run.read_json(METRICS_FILE)
+    gate_error = None
+    if should_promote and was_skipped and _was_replaced(workspace.models_dir, bundle_id):
+        workspace.progress.note(
+            f"bundle {bundle_id} was the champion before and somebody chose another one since: "
+            "left as it is; `churn-train promote` brings it back"
+        )
+    elif should_promote:
+        gate_error = _promote_if_good(metrics, config, workspace.models_dir, bundle_id)
+    return RunOutcome(
+        run_id=run.run_id,
+        snapshot_id=snapshot.snapshot_id,
+        bundle_id=bundle_id,
+        is_champion=champion_id(workspace.models_dir) == bundle_id,
+        was_skipped=was_skipped,
+        metrics=metrics,
+        report=run.path / REPORT_FILE,
+        gate_error=gate_error,
+    )
+
+
+def splits_of(snapshot: Snapshot, config: TrainConfig) -> Splits:
+    """Return the splits that these settings make of a snapshot."""
+    return make_splits(snapshot, config.splits, seed=config.fit.seed)
+
+
+def _promote_if_good(
+    metrics: dict[str, Any], config: TrainConfig, models_dir: Path, bundle_id: str
+) -> QualityGateError | None:
+    """Promote a model that passes the gate; return why not otherwise."""
+    try:
+        check_gate(metrics, config.gate)
+    except QualityGateError as error:
+        return error
+    promote(models_dir, bundle_id, reason=GATE_REASON, dry_run=False)
+    return None
+
+
+def _was_replaced(models_dir: Path, bundle_id: str) -> bool:
+    """Return whether a bundle was promoted once and another one is the champion now."""
+    promoted = {promotion.bundle_id for promotion in read_promotions(models_dir)}
+    return bundle_id in promoted and champion_id(models_dir) not in (None, bundle_id)

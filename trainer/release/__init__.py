@@ -1,0 +1,1 @@
+"""Releasing a model: package, prove parity, gate, register and promote."""

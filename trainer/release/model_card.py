@@ -1,0 +1,137 @@
+"""The model card: what a person must know before relying on a bundle, from measured facts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from trainer.data.snapshot import Snapshot
+from trainer.evaluate import BASELINE_TITLES, METRIC_NAMES
+from trainer.judgement import MODEL_NAME, model_title
+
+TEMPLATE_FILE = Path(__file__).parent / "templates" / "model_card.md"
+LOWEST_GOOD_AUROC = 0.6
+
+
+def render_model_card(
+    *,
+    training: Mapping[str, Any],
+    versions: Mapping[str, str],
+    metrics: Mapping[str, Any],
+    snapshot: Snapshot,
+) -> str:
+    """Return ``MODEL_CARD.md``.
+
+    Args:
+        training: The manifest's training facts.
+        versions: Package versions.
+        metrics: Content of ``metrics.json``.
+        snapshot: What it was trained on.
+    """
+    settings = snapshot.model_settings
+    choice = metrics["threshold"]
+    qualifying = ", ".join(settings.qualifying_event_types)
+    return _template().substitute(
+        title=model_title(str(training.get("encoder", ""))),
+        snapshot_id=snapshot.snapshot_id,
+        run_id=training["run_id"],
+        seed=training["seed"],
+        qualifying=qualifying,
+        observation_days=settings.observation_days,
+        eligibility_days=settings.eligibility_days,
+        gap_days=settings.gap_days,
+        horizon_days=settings.horizon_days,
+        num_features=len(snapshot.features),
+        parameters=f"{training['parameters']:,}" if "parameters" in training else "unknown",
+        vocabulary=f"{training['vocabulary_size']:,}"
+        if "vocabulary_size" in training
+        else "unknown",
+        splits_table=_splits_table(metrics["splits"]),
+        metrics_table=_metrics_table(metrics),
+        confidence=f"{metrics['confidence']:.0%}",
+        comparison=_comparison(metrics),
+        calibration=f"{metrics['calibration']['chosen']} ({metrics['calibration']['reason']})",
+        threshold=f"{choice['threshold']:.3f}",
+        threshold_reason=choice["reason"],
+        limits=_limits(metrics),
+        versions="\n".join(f"- {name} {version}" for name, version in sorted(versions.items())),
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _template() -> Template:
+    """Return the card's template."""
+    return Template(TEMPLATE_FILE.read_text(encoding="utf-8"))
+
+
+def _splits_table(splits: Mapping[str, Any]) -> str:
+    """Return a table of cutoffs, rows and base rate per split."""
+    lines = ["| split | cutoffs | rows | users | churned |", "|---|---|---|---|---|"]
+    for name, facts in splits.items():
+        dates = facts["cutoffs"]
+        span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]} ({len(dates)})"
+        lines.append(
+            f"| {name} | {span} | {facts['rows']:,} | {facts['users']:,} "
+            f"| {facts['base_rate']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def _metrics_table(metrics: Mapping[str, Any]) -> str:
+    """Return a table of the test metrics, models side by side."""
+    models = list(metrics["test"])
+    lines = ["| metric | " + " | ".join(models) + " |", "|---" * (len(models) + 1) + "|"]
+    for name in METRIC_NAMES:
+        cells = [_cell(metrics["test"][model][name]) for model in models]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(interval: Mapping[str, float | None]) -> str:
+    """Return a value with its interval."""
+    value, low, high = (interval[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "undefined"
+    return f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _comparison(metrics: Mapping[str, Any]) -> str:
+    """Say in one sentence how the model stands against its best baseline."""
+    best = metrics.get("best_baseline")
+    if best is None:
+        return "No baseline was fitted beside it."
+    gap = metrics["differences"][best]["auroc"]
+    if gap["value"] is None or gap["low"] is None:
+        return f"The best baseline is {BASELINE_TITLES[best]}."
+    verdict = "no clear difference"
+    if gap["low"] > 0:
+        verdict = "the model is better"
+    elif gap["high"] < 0:
+        verdict = "the baseline is better"
+    return (
+        f"Against the best baseline, {BASELINE_TITLES[best]}, the AUROC differs by "
+        f"{gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}): {verdict}."
+    )
+
+
+def _limits(metrics: Mapping[str, Any]) -> str:
+    """Return what the numbers cannot promise, as list items."""
+    test = metrics["splits"]["test"]
+    auroc = metrics["test"][MODEL_NAME]["auroc"]["value"]
+    lines = [
+        f"- Measured on {test['rows']:,} rows of {len(test['cutoffs'])} cutoff(s); another season "
+        "or another population can differ.",
+        "- It tells who is likely to leave, not who can be kept: it has seen no treatment.",
+        "- It is bound to the windows above; scoring refuses data built with others.",
+    ]
+    if metrics["valid_mode"] == "by_user":
+        lines.append(
+            "- The history was too short for a validation cutoff of its own, so calibration has "
+            "not seen time pass."
+        )
+    if auroc is not None and auroc < LOWEST_GOOD_AUROC:
+        lines.append(f"- It ranks weakly (AUROC {auroc:.3f}): use it for trends, not for people.")
+    return "\n".join(lines)

@@ -1,0 +1,181 @@
+"""Packaging: a judged run becomes a bundle that is read back and must repeat its predictions."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from churn_udf.bundle_store import Bundle, write_bundle
+from churn_udf.contracts.bundle import (
+    CALIBRATION_FILE,
+    METRICS_FILE,
+    MODEL_CARD_FILE,
+    THRESHOLDS_FILE,
+)
+from trainer.data.snapshot import Snapshot
+from trainer.data.splits import Splits
+from trainer.errors import ParityError, RunError
+from trainer.judgement import MODEL_NAME
+from trainer.release.model_card import render_model_card
+from trainer.runs import (
+    BUNDLE_FILE,
+    FIT_FILE,
+    GBM_FILE,
+    PREDICTIONS_FILE,
+    Run,
+    evaluation_key,
+    read_json,
+)
+
+VERSIONED_PACKAGES = (
+    "warehouse-churn",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "pyarrow",
+    "duckdb",
+    "dbt-core",
+    "lightgbm",
+)
+MAX_DIFFERENCE = 1e-5
+PARITY_ROWS = 512
+REPRODUCIBLE_FACTS = ("encoder", "parameters", "encoder_parameters", "vocabulary_size", "precision")
+
+
+def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: Path) -> Bundle:
+    """Write the run's model as a bundle, read it back and check that it predicts the same.
+
+    Args:
+        run: A judged run.
+        snapshot: Its rows.
+        splits: Its splits.
+        models_dir: Where bundles are; made when missing.
+
+    Raises:
+        RunError: The run is not judged with its present settings.
+        ParityError: The bundle predicts something else than the run did.
+        BundleError: The bundle cannot be written.
+    """
+    metrics = run.read_json(METRICS_FILE)
+    if metrics["evaluation_key"] != evaluation_key(run.run_id, run.config):
+        raise RunError(
+            f"run {run.run_id} was evaluated with other settings than its config; "
+            "run `churn-train evaluate` again"
+        )
+    fit = run.read_json(FIT_FILE)
+    training = training_facts(run, splits, fit, metrics)
+    versions = package_versions()
+    card = render_model_card(
+        training=training, versions=versions, metrics=metrics, snapshot=snapshot
+    )
+    files: dict[str, Path | str | bytes] = {
+        path.relative_to(run.model_dir).as_posix(): path
+        for path in sorted(run.model_dir.rglob("*"))
+        if path.is_file()
+    }
+    for name in (CALIBRATION_FILE, THRESHOLDS_FILE, METRICS_FILE):
+        files[name] = run.path / name
+    files[MODEL_CARD_FILE] = card
+    if (run.path / GBM_FILE).is_file() and "lightgbm" in metrics["test"]:
+        files[GBM_FILE] = run.path / GBM_FILE
+    bundle = write_bundle(
+        models_dir,
+        files=files,
+        settings=snapshot.model_settings,
+        features=snapshot.features,
+        training=training,
+        versions=versions,
+    )
+    difference = check_predictions(run, snapshot, splits, bundle)
+    run.write_json(
+        BUNDLE_FILE,
+        {
+            "bundle_id": bundle.bundle_id,
+            "models_dir": str(models_dir),
+            "evaluation_key": metrics["evaluation_key"],
+            "max_abs_difference": difference,
+        },
+    )
+    return bundle
+
+
+def packaged_bundle_id(run: Run, models_dir: Path) -> str | None:
+    """Return the bundle made of the run's present results, if it is still there."""
+    from churn_udf.bundle_store import list_bundle_ids
+
+    found = read_json(run.path / BUNDLE_FILE)
+    if found is None or found.get("evaluation_key") != evaluation_key(run.run_id, run.config):
+        return None
+    bundle_id = str(found["bundle_id"])
+    return bundle_id if bundle_id in list_bundle_ids(models_dir) else None
+
+
+def check_predictions(run: Run, snapshot: Snapshot, splits: Splits, bundle: Bundle) -> float:
+    """Score test rows with the bundle and compare with the stored predictions.
+
+    Returns:
+        The largest absolute difference of a probability.
+
+    Raises:
+        ParityError: It exceeds 1e-5.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from churn_udf.scoring import Scorer
+
+    rows = splits.test[:PARITY_ROWS]
+    stored = pq.read_table(run.path / PREDICTIONS_FILE, columns=["split", MODEL_NAME])
+    expected = stored.filter(pc.field("split") == "test").column(MODEL_NAME).to_numpy()
+    if len(expected) != len(splits.test):
+        raise ParityError(
+            f"run {run.run_id} has {len(expected)} stored test predictions for "
+            f"{len(splits.test)} test rows; run `churn-train evaluate` again"
+        )
+    scorer = Scorer.load(bundle, device=run.config.fit.device)
+    scores = scorer.score_arrays(*snapshot.texts(rows), snapshot.feature_matrix[rows])
+    difference = float(np.max(np.abs(scores.probabilities - expected[: len(rows)])))
+    if not difference <= MAX_DIFFERENCE:
+        raise ParityError(
+            f"bundle {bundle.bundle_id} and run {run.run_id} differ by up to {difference:.2e} on "
+            f"{len(rows)} test rows; allowed: {MAX_DIFFERENCE:.0e}. Evaluate and package again on "
+            "this machine; if it stays, report it as a bug"
+        )
+    return difference
+
+
+def training_facts(
+    run: Run, splits: Splits, fit: dict[str, Any], metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the manifest says about training: JSON-ready, free of times and local paths."""
+    facts = {name: fit["facts"][name] for name in REPRODUCIBLE_FACTS if name in fit["facts"]}
+    if "encoder" in facts:
+        facts["encoder"] = Path(str(facts["encoder"])).name
+    test = metrics["test"][MODEL_NAME]
+    return {
+        **facts,
+        "run_id": run.run_id,
+        "snapshot_id": run.snapshot_id,
+        "code_version": run.facts["code_version"],
+        "seed": run.config.fit.seed,
+        "valid_mode": splits.valid_mode,
+        "first_cutoff": splits.plan.train[0].isoformat(),
+        "last_cutoff": splits.plan.train[-1].isoformat(),
+        "splits": splits.facts["splits"],
+        "test_auroc": test["auroc"]["value"],
+        "test_average_precision": test["average_precision"]["value"],
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the installed versions of the packages that a model depends on."""
+    versions = {}
+    for name in VERSIONED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
