@@ -67,6 +67,10 @@ format: $(DEV_STAMP) ## Rewrite Python files in the house style
 types: $(DEV_STAMP) ## Check types with mypy
 	@.venv/bin/mypy
 
+.PHONY: bench
+bench: $(DEMO_STAMP) ## Run the benchmarks
+	@for file in benchmarks/bench_*.py; do echo "$$file"; .venv/bin/python "$$file"; done
+
 .PHONY: check
 check: lint types test ## All that CI checks: lint, types, test
 

@@ -7,7 +7,6 @@ error that names it; there is no stand-in number.
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -109,9 +108,6 @@ class Scorer:
             BundleIntegrityError: Weights and configuration do not fit each other.
             ScoringError: The device does not exist.
         """
-        # OpenMP threads that spin while they wait starve the warehouse's own threads and each
-        # other: scoring on a busy 2-core machine ran 5 to 20 times slower. Read when torch loads.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from churn_udf.model.runner import ModelRunner
 
         return cls(bundle, ModelRunner.load(bundle.directory, device=device))

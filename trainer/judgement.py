@@ -21,7 +21,7 @@ from trainer.evaluate import (
     tier_bounds,
 )
 from trainer.report.data import FeatureImportance, ReportData, SplitFacts
-from trainer.runs import Run
+from trainer.runs import Run, package_versions
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 MODEL_NAME = "bert"
@@ -115,7 +115,12 @@ def report_data(
             for name, value in importance
         ],
         importance_source="LightGBM on the same features: share of the total gain",
-        run_facts={"run": run.run_id, "code": run.facts["code_version"]},
+        run_facts={
+            "run": run.run_id,
+            "code": run.facts["code_version"],
+            "begun": run.facts["created_at"],
+            "trained": fit_facts["finished_at"],
+        },
         data_facts={
             "snapshot": snapshot.snapshot_id,
             "rows": snapshot.num_rows,
@@ -124,7 +129,11 @@ def report_data(
             "project": provenance.get("project"),
             **{name: snapshot.settings.get(name) for name in REPORTED_SETTINGS},
         },
-        model_facts={**fit_facts["facts"], "seed": run.config.fit.seed},
+        model_facts={
+            **fit_facts["facts"],
+            "seed": run.config.fit.seed,
+            "versions": ", ".join(f"{name} {text}" for name, text in package_versions().items()),
+        },
         warnings=warnings_of(splits, found),
     )
 

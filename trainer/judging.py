@@ -105,8 +105,9 @@ def _predict(
     with progress.step(f"predict {name}", total=len(rows)) as step:
         for start in range(0, len(rows), PREDICT_ROWS):
             chunk = rows[start : start + PREDICT_ROWS]
-            output = runner.run(*snapshot.texts(chunk), snapshot.feature_matrix[chunk])
-            logits[start : start + PREDICT_ROWS] = output.logits
+            tokens = runner.tokenizer.encode(*snapshot.texts(chunk))
+            values = runner.logits(tokens, snapshot.feature_matrix[chunk])
+            logits[start : start + PREDICT_ROWS] = values
             step.advance(len(chunk))
     return logits
 

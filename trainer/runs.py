@@ -20,6 +20,7 @@ import dataclasses
 import datetime
 import functools
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
@@ -42,6 +43,17 @@ PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.html"
 GBM_FILE = "gbm.txt"
 ID_LENGTH = 12
+VERSIONED_PACKAGES = (
+    "warehouse-churn",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "pyarrow",
+    "duckdb",
+    "dbt-core",
+    "lightgbm",
+)
 FIT_SECTIONS = ("splits", "fit")
 """Sections that decide the trained model; the others only decide how it is judged."""
 
@@ -172,6 +184,15 @@ def code_version() -> str:
             digest.update(file.relative_to(root).as_posix().encode() + b"\0")
             digest.update(file.read_bytes() + b"\0")
     return f"{__version__}+{digest.hexdigest()[:ID_LENGTH]}"
+
+
+def package_versions() -> dict[str, str]:
+    """Return the installed versions of the packages that a model depends on."""
+    versions = {}
+    for name in VERSIONED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def short_hash(content: Mapping[str, Any]) -> str:

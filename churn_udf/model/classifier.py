@@ -70,9 +70,16 @@ class ChurnClassifier(nn.Module):
     def fuse(self, text_BD: torch.Tensor, codes_BFC: torch.Tensor) -> torch.Tensor:
         """Return (B,) logits from encoded text and coded features."""
         flat = codes_BFC.flatten(-2)
-        deep = torch.cat([self.text_projection(text_BD), self.numeric_projection(flat)], dim=-1)
-        logits: torch.Tensor = (self.wide(flat) + self.fusion(deep)).squeeze(-1)
-        return logits
+        return self._combine(
+            self.text_projection(text_BD), self.numeric_projection(flat), self.wide(flat)
+        )
+
+    def _combine(
+        self, text: torch.Tensor, numeric: torch.Tensor, wide: torch.Tensor
+    ) -> torch.Tensor:
+        """Return logits from the projected modalities, any leading dimensions."""
+        logits: torch.Tensor = self.fusion(torch.cat([text, numeric], dim=-1)) + wide
+        return logits.squeeze(-1)
 
     def forward(
         self,
@@ -101,15 +108,23 @@ class ChurnClassifier(nn.Module):
         Returns:
             (B, G) float32, groups in the order of ``group_names``.
         """
-        effects = []
-        for group in self.config.groups:
+        flat, groups = codes_BFC.flatten(-2), self.config.groups
+        projected = torch.cat([self.numeric_projection(flat), self.wide(flat)], dim=-1)
+        weights = torch.cat([self.numeric_projection.weight, self.wide.weight])
+        weights_FCP = weights.T.reshape(*codes_BFC.shape[1:], -1)
+        changes_BFC = self.mean_codes_FC - codes_BFC
+        replaced = [projected]  # both projections are linear: a group's change is added to them
+        for group in groups:
             members = [i for i, item in enumerate(self.config.features) if item.group == group]
-            replaced = codes_BFC.clone()
-            replaced[:, members] = self.mean_codes_FC[members]
-            effects.append(logits_B - self.fuse(text_BD, replaced))
-        typical_BD = self.mean_text_D.expand_as(text_BD)
-        effects.append(logits_B - self.fuse(typical_BD, codes_BFC))
-        return torch.stack(effects, dim=-1)
+            changed = changes_BFC[:, members].flatten(1) @ weights_FCP[members].flatten(0, 1)
+            replaced.insert(-1, projected + changed)
+        replaced_BGP = torch.stack(replaced, dim=1)
+        text = self.text_projection(text_BD).unsqueeze(1).expand(-1, len(groups), -1)
+        typical = self.text_projection(self.mean_text_D).expand(len(text_BD), 1, -1)
+        without_BG = self._combine(
+            torch.cat([text, typical], dim=1), replaced_BGP[..., :-1], replaced_BGP[..., -1:]
+        )
+        return logits_B.unsqueeze(-1) - without_BG
 
     def save(self, directory: Path) -> None:
         """Write ``model.json`` and ``model.safetensors`` into an existing directory."""

@@ -1,4 +1,4 @@
-{# Every raw event is accepted or rejected, once: counted at the source, not in between. #}
+{# Every raw event is accepted or rejected, once; counted at the source itself. #}
 {%- set relation = churn_scoring.raw_relation('events') -%}
 
 with

@@ -1,6 +1,6 @@
 {#
-    Once a champion has scored: every user at the score cutoff has exactly one score of it
-    for its present input, and no score stands there for a user who is not in the
+    Once a champion has scored: every user at the score cutoff has exactly one score of
+    it for its present input, and no score stands there for a user who is not in the
     population.
 #}
 with

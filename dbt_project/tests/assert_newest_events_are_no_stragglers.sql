@@ -1,9 +1,9 @@
 {{ config(severity='warn') }}
 
 {#
-    One wrong date long after all others would move the end of the data, and with it every
-    cutoff: warn when more than 30 days lie between the newest event date and the one
-    before it.
+    One wrong date long after all others would move the end of the data, and with it
+    every cutoff: warn when more than 30 days lie between the newest event date and the
+    one before it.
 #}
 with
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,3 +150,31 @@ def test_warehouse_failure_exits_1(invoke: Invoke, monkeypatch: pytest.MonkeyPat
     assert result.exit_code == 1
     assert result.stderr == "error: no warehouse; run `dbt build`\n"
     assert result.stdout == ""
+
+
+def test_dry_run_writes_nothing(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StandIn:
+        context = types.SimpleNamespace(settings={"horizon_days": 14})
+
+        def models_dir(self) -> Path:
+            return Path("from/profile")
+
+        @contextlib.contextmanager
+        def cursor(self) -> Any:
+            yield None
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trainer.cli.options.make_warehouse", lambda _: StandIn())
+    monkeypatch.setattr(
+        "trainer.data.export.read_score_cutoff", lambda *_: datetime.date(2024, 3, 15)
+    )
+    planned = parse(invoke("run", "--dry-run", "--json", "--seed", "9"))
+    assert planned["score_cutoff_date"] == "2024-03-15"
+    assert planned["folders"]["models_dir"] == "from/profile"
+    assert planned["config"]["fit"]["seed"] == 9
+    assert planned["vars"] == {"horizon_days": 14}
+    text = invoke("run", "--dry-run", "--seed", "9").stdout
+    assert yaml.safe_load(text)["fit"]["seed"] == 9
+    assert list(tmp_path.iterdir()) == []

@@ -159,11 +159,13 @@ class DbtProject:
         merged = {**self.vars, **(vars or {})}
         kept = {name: value for name, value in merged.items() if value is not None}
         options = ["--project-dir", str(self.project_dir), "--profiles-dir", str(self.root)]
-        options += ["--target-path", str(self.target_path), "--no-use-colors"]
+        options += ["--no-use-colors"]
         # dbt never closes its log file, which pytest would report.
         options += ["--log-path", str(self.root / "logs"), "--log-level-file", "none"]
         options += ["--vars", json.dumps(kept, ensure_ascii=False)]
         arguments = [command] if isinstance(command, str) else list(command)
+        if arguments[0] != "deps":
+            options += ["--target-path", str(self.target_path)]
         selection = ["--select", *select.split()] if select else []
         self.warnings = []
         key = json.dumps([str(self.project_dir), {name: kept.get(name) for name in GRAPH_VARS}])

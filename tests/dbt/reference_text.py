@@ -183,7 +183,7 @@ def _lateness(recency: int, gaps: list[int]) -> str:
     if not gaps:
         return "single"
     lateness = recency * len(gaps) / sum(gaps)
-    for bound, word in ((0.6, "early"), (1, "due"), (1.5, "late"), (2.5, "overdue"), (5, "lapsed")):
+    for bound, word in ((0.5, "early"), (1, "due"), (1.5, "late"), (2.5, "overdue"), (5, "lapsed")):
         if lateness < bound:
             return word
     return "gone"

@@ -377,7 +377,10 @@ def test_online_retail_has_the_known_population(dbt_project):
         "churn__training_cutoffs": ["2011-09-01"],
     }
     dbt_project.build(select=EXAMPLES, args=NO_TESTS)
-    dbt_project.test(select="churn_examples", args=["--exclude-resource-type", "unit_test"])
+    dbt_project.test(
+        select="assert_features_in_range assert_label_null_until_mature"
+        " assert_every_eligible_user_has_one_example"
+    )
     found = dbt_project.query(
         "select count(*), round(avg(cast(is_churned as integer)), 2) from churn_examples"
         " where cutoff_date = date '2011-09-01'"

@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ from trainer.errors import SnapshotIntegrityError, SnapshotNotFoundError, Wareho
 from trainer.progress import Progress, Step
 
 PARTIAL_PREFIX = ".partial-"
+ABANDONED_SECONDS = 24 * 3600
+"""A half-written snapshot this old belongs to no export that is still running."""
 
 
 def export_snapshot(
@@ -137,6 +140,7 @@ def write_snapshot(
     ModelSettings.from_mapping(settings)
     schema = snapshot_schema([feature.name for feature in features])
     snapshots_dir.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(snapshots_dir)
     partial = snapshots_dir / f"{PARTIAL_PREFIX}{uuid.uuid4().hex[:12]}"
     partial.mkdir()
     try:
@@ -171,6 +175,14 @@ def write_snapshot(
         return _publish(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_abandoned(snapshots_dir: Path) -> None:
+    """Delete what killed exports left behind a day ago or longer."""
+    oldest = time.time() - ABANDONED_SECONDS
+    for path in snapshots_dir.glob(f"{PARTIAL_PREFIX}*"):
+        if path.stat().st_mtime < oldest:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _publish(partial: Path, final: Path) -> Snapshot:

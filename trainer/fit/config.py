@@ -51,17 +51,20 @@ class FitConfig:
     numeric_learning_rate: float = 2e-3
     """Peak learning rate of the numeric passes."""
     epochs: int = 2
-    """Passes of joint fine-tuning."""
+    """Passes of joint fine-tuning; more on small data, see ``min_examples``."""
     max_epoch_examples: int = 12_000
     """Labelled examples a fine-tuning pass reads, drawn anew each pass."""
+    min_examples: int = 24_000
+    """Examples that masked-word training and fine-tuning see at least, in up to ten times the
+    passes: a small data set needs as many steps as a large one."""
     batch_tokens: int = 4_096
     """Tokens of a batch; texts of like length stand together."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Peak learning rate of the layers that fuse text and numbers."""
     numeric_tuning_rate: float = 1e-5
     """Peak learning rate of the numeric branch in fine-tuning, where it is trained already."""
     encoder_learning_rate: float | None = None
-    """Peak learning rate of the encoder; null: 1e-4 compact, 5e-5 pretrained."""
+    """Peak learning rate of the encoder; null: 5e-4 compact, 5e-5 pretrained."""
     weight_decay: float = 0.02
     """AdamW's decoupled decay of matrices."""
     warmup_share: float = 0.1
@@ -76,7 +79,7 @@ class FitConfig:
     """Dropout of the fusion layers."""
     text_dropout: float = 0.05
     """Chance that a fine-tuning example shows its text as the mean."""
-    numeric_dropout: float = 0.1
+    numeric_dropout: float = 0.3
     """Chance that a fine-tuning example shows its numbers as the mean, so that the text learns."""
     average_decay: float = 0.99
     """Decay of the moving average of the weights, which is what is kept; 0 keeps the last."""
@@ -117,7 +120,13 @@ class FitConfig:
             "patience",
         ):
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("pretrain_epochs", "numeric_epochs", "weight_decay", "checkpoint_seconds"):
+        for name in (
+            "pretrain_epochs",
+            "numeric_epochs",
+            "min_examples",
+            "weight_decay",
+            "checkpoint_seconds",
+        ):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in (
             "learning_rate",

@@ -35,6 +35,7 @@ IntArray = npt.NDArray[np.int64]
 MIN_WIDTH_FOR_CPU_BF16 = 256
 MEAN_TEXT_ROWS = 2_000
 NUMERIC_BATCH = 512
+MAX_PASS_FACTOR = 10
 MASKED, NUMERIC, JOINT = range(3)
 
 
@@ -166,7 +167,9 @@ class _Training:
             name="pretrain",
             module=module,
             parameter_groups=[{"params": list(module.parameters()), "lr": rate}],
-            epochs=self.config.pretrain_epochs,
+            epochs=self._passes(
+                self.config.pretrain_epochs, self.splits.pretrain, self.config.max_pretrain_examples
+            ),
             plan=plan,
             loss=loss,
         )
@@ -221,7 +224,7 @@ class _Training:
             codes = torch.where(no_codes, model.mean_codes_FC, self._codes(rows))
             return self._label_loss(model.fuse(text, codes), rows)
 
-        default = 1e-4 if config.encoder == COMPACT else 5e-5
+        default = 5e-4 if config.encoder == COMPACT else 5e-5
         encoder = list(model.encoder.parameters())
         numeric = [*model.wide.parameters(), *model.numeric_projection.parameters()]
         known = {id(p) for p in (*encoder, *numeric)}
@@ -234,11 +237,17 @@ class _Training:
                 {"params": numeric, "lr": config.numeric_tuning_rate},
                 {"params": rest, "lr": config.learning_rate},
             ],
-            epochs=config.epochs,
+            epochs=self._passes(config.epochs, self.splits.train, config.max_epoch_examples),
             plan=plan,
             loss=loss,
             evaluate=lambda: self._evaluate(with_text=True),
         )
+
+    def _passes(self, least: int, rows: IntArray, most_examples: int) -> int:
+        """Return the passes over rows that show at least ``min_examples``, within bounds."""
+        examples = max(1, min(len(rows), most_examples))
+        wanted = -(-self.config.min_examples // examples)
+        return min(max(least, wanted), MAX_PASS_FACTOR * least)
 
     def set_typical_text(self) -> None:
         """Store the mean encoded text of training rows, against which reasons are told."""

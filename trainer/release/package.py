@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +26,10 @@ from trainer.runs import (
     PREDICTIONS_FILE,
     Run,
     evaluation_key,
+    package_versions,
     read_json,
 )
 
-VERSIONED_PACKAGES = (
-    "warehouse-churn",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "numpy",
-    "pyarrow",
-    "duckdb",
-    "dbt-core",
-    "lightgbm",
-)
 MAX_DIFFERENCE = 1e-5
 PARITY_ROWS = 512
 REPRODUCIBLE_FACTS = ("encoder", "parameters", "encoder_parameters", "vocabulary_size", "precision")
@@ -170,12 +158,3 @@ def training_facts(
         "test_auroc": test["auroc"]["value"],
         "test_average_precision": test["average_precision"]["value"],
     }
-
-
-def package_versions() -> dict[str, str]:
-    """Return the installed versions of the packages that a model depends on."""
-    versions = {}
-    for name in VERSIONED_PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions

@@ -25,7 +25,9 @@
 {% macro duckdb__columns_of(relation) %}
     {% set columns = {} %}
     {% for row in run_query('describe select * from ' ~ relation).rows %}
-        {% do columns.update({row[0] | lower: {'name': row[0], 'type': row[1] | lower}}) %}
+        {% do columns.update({
+            row[0] | lower: {'name': row[0], 'type': row[1] | lower}
+        }) %}
     {% endfor %}
     {% do return(columns) %}
 {% endmacro %}

@@ -1,17 +1,21 @@
 {#
-    What a data type can be read as: text, number, timestamp, timestamptz, timestamp_ns,
-    date, boolean or other (nested, binary, time of day, interval).
+    What a data type can be read as: text, number (whole or decimal), float, timestamp,
+    timestamptz, timestamp_ns, date, boolean or other (nested, binary, time of day,
+    interval).
 #}
 {% macro data_type_family(data_type) %}
     {% set base = modules.re.sub('[(].*[)]', '', data_type | lower) | trim %}
-    {% if data_type.endswith(']') or modules.re.match('(struct|map|list|array|union)', base) %}
+    {% if data_type.endswith(']')
+        or modules.re.match('(struct|map|list|array|union)', base) %}
         {% do return('other') %}
-    {% elif base in ('varchar', 'text', 'string', 'char', 'bpchar', 'character varying', 'uuid')
-        or base.startswith('enum') %}
+    {% elif base.startswith('enum') or base in (
+        'varchar', 'text', 'string', 'char', 'bpchar', 'character varying', 'uuid'
+    ) %}
         {% do return('text') %}
     {% elif base in (
-        'tinyint', 'smallint', 'integer', 'int', 'bigint', 'hugeint', 'utinyint', 'usmallint',
-        'uinteger', 'ubigint', 'uhugeint', 'bignum', 'decimal', 'numeric', 'number', 'int64'
+        'tinyint', 'smallint', 'integer', 'int', 'bigint', 'hugeint', 'int64',
+        'utinyint', 'usmallint', 'uinteger', 'ubigint', 'uhugeint', 'bignum',
+        'decimal', 'numeric', 'number'
     ) %}
         {% do return('number') %}
     {% elif base in (

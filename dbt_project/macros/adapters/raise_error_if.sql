@@ -1,7 +1,7 @@
 {#
-    An expression that is null, or fails the query with `message` where `condition` holds.
-    Both are SQL expressions. Use it in `where ... is null`: an unused column is dropped
-    by the optimizer, and the check with it.
+    An expression that is null, or fails the query with `message` where `condition`
+    holds. Both are SQL expressions. Use it in `where ... is null`: an unused column is
+    dropped by the optimizer, and the check with it.
 #}
 {% macro raise_error_if(condition, message) %}
     {{- return(

@@ -1,4 +1,4 @@
-{# Fail unless the file or glob in a path var matches a file. Remote paths are not checked. #}
+{# Fail unless the path in a var matches a file. Remote paths are not checked. #}
 {% macro require_file(var_name) %}
     {% do return(adapter.dispatch('require_file', 'churn_scoring')(var_name)) %}
 {% endmacro %}

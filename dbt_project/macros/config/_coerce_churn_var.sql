@@ -60,7 +60,8 @@
         {% do return(word) %}
     {% endif %}
     {% if not churn_scoring._is_date(text) %}
-        {% set allowed = 'a date as YYYY-MM-DD' ~ (" or '" ~ word ~ "'" if word else '') %}
+        {% set allowed = 'a date as YYYY-MM-DD'
+            ~ (" or '" ~ word ~ "'" if word else '') %}
         {% do return(churn_scoring._raise_churn_var(
             name, value, allowed, 'change it in vars or --vars'
         )) %}
@@ -75,7 +76,7 @@
         {% do return(false) %}
     {% endif %}
     {% set year, month, day = text[:4] | int, text[5:7] | int, text[8:] | int %}
-    {% if year < 1000 or year > 9998 or month < 1 or month > 12 or day < 1 or day > 31 %}
+    {% if not (1000 <= year <= 9998 and 1 <= month <= 12 and 1 <= day <= 31) %}
         {% do return(false) %}
     {% endif %}
     {% set first = modules.datetime.date(year, month, 1) %}
@@ -96,7 +97,8 @@
     {% endif %}
     {% set cleaned = [] %}
     {% set flawed = [] %}
-    {% if items is mapping or items is string or items is number or items is not iterable %}
+    {% if items is mapping or items is string or items is number
+        or items is not iterable %}
         {% do flawed.append(items) %}
     {% else %}
         {% for item in items %}
@@ -124,7 +126,8 @@
         else ['user_id'] if kind == 'user_columns' else none %}
     {% set roles = churn_scoring.event_roles() %}
     {% set allowed = 'a mapping of event type to role (' ~ (roles | join(', ')) ~ ')'
-        if keys is none else 'a mapping of ' ~ (keys | join(', ')) ~ ' to a column name' %}
+        if keys is none
+        else 'a mapping of ' ~ (keys | join(', ')) ~ ' to a column name' %}
     {% set mapping = fromyaml(value, value) if value is string else value %}
     {% set result = {} %}
     {% set flawed = [] %}
@@ -139,7 +142,8 @@
                 or (keys is none and text | lower not in roles) %}
                 {% do flawed.append(key ~ ': ' ~ item) %}
             {% else %}
-                {% do result.update({clean_key: text if keys is not none else text | lower}) %}
+                {% set text = text if keys is not none else text | lower %}
+                {% do result.update({clean_key: text}) %}
             {% endif %}
         {% endfor %}
     {% endif %}
@@ -168,7 +172,8 @@
             {% elif item is none or text | lower in ('', 'auto') %}
                 {# stays as it is #}
             {% elif key == 'every_days' %}
-                {% if modules.re.match('^[0-9]{1,3}$', text) and 1 <= text | int <= 365 %}
+                {% if modules.re.match('^[0-9]{1,3}$', text)
+                    and 1 <= text | int <= 365 %}
                     {% do result.update({key: text | int}) %}
                 {% else %}
                     {% do flawed.append(key ~ ': ' ~ item) %}
@@ -198,7 +203,9 @@
         {% do flawed.append(plan) %}
     {% endif %}
     {% if flawed %}
-        {% do return(churn_scoring._raise_churn_var(name, flawed[0], allowed, next_step)) %}
+        {% do return(churn_scoring._raise_churn_var(
+            name, flawed[0], allowed, next_step
+        )) %}
     {% endif %}
     {% do return(result) %}
 {% endmacro %}
@@ -210,7 +217,8 @@
         {% set allowed = 'table, schema.table or database.schema.table' %}
         {% set pattern = '^("[^"]+"|[^". ]+)([.]("[^"]+"|[^". ]+)){0,2}$' %}
     {% else %}
-        {% set allowed = 'the path of a .parquet or .csv file, or a glob of such files' %}
+        {% set allowed =
+            'the path of a .parquet or .csv file, or a glob of such files' %}
         {% set pattern = '(?is)^.+[.](parquet|pq|csv|tsv|csv[.]gz|tsv[.]gz)$' %}
     {% endif %}
     {% if value is mapping or value is number or not modules.re.match(pattern, text) %}

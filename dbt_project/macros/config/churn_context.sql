@@ -1,6 +1,6 @@
 {#
-    What Python needs to know of this project, as JSON: resolved settings, relation names,
-    the feature columns in order, and which invocation said so. Read it with
+    What Python needs to know of this project, as JSON: resolved settings, relation
+    names, the feature columns in order, and which invocation said so. Read it with
     dbt compile --inline "{{ '{{' }} churn_scoring.churn_context() {{ '}}' }}".
 #}
 {% macro churn_context() %}

@@ -18,7 +18,9 @@
         'gap_days': {'default': 0, 'kind': 'integer', 'min': 0, 'max': 365},
         'horizon_days': {'default': 30, 'kind': 'integer', 'min': 1, 'max': 730},
         'training_cutoffs': {'default': {'every_days': 7}, 'kind': 'cutoffs'},
-        'max_training_cutoffs': {'default': 52, 'kind': 'integer', 'min': 1, 'max': 1000},
+        'max_training_cutoffs': {
+            'default': 52, 'kind': 'integer', 'min': 1, 'max': 1000,
+        },
         'score_cutoff_date': {'default': 'latest', 'kind': 'date', 'word': 'latest'},
         'data_end_date': {'default': 'auto', 'kind': 'date', 'word': 'auto'},
         'max_visits': {'default': 16, 'kind': 'integer', 'min': 1, 'max': 256},

@@ -1,4 +1,4 @@
-{# Hash of the settings that a row of features and text depends on, besides its events. #}
+{# Hash of the settings that features and text depend on, besides the events. #}
 {% macro input_settings_hash() %}
     {% set settings = churn_scoring.churn_settings() %}
     {% set parts = [] %}
@@ -8,7 +8,9 @@
         'max_review_chars', 'text_version', 'feature_version',
     ] %}
         {% set value = settings[name] %}
-        {% set value = value | sort | join(',') if name == 'qualifying_event_types' else value %}
+        {% if name == 'qualifying_event_types' %}
+            {% set value = value | sort | join(',') %}
+        {% endif %}
         {% do parts.append(name ~ '=' ~ value) %}
     {% endfor %}
     {% do return(local_md5(parts | join(';'))) %}

@@ -9,16 +9,18 @@
         {% if settings['events_relation'] is none and settings['events_path'] is none %}
             {% do exceptions.raise_compiler_error(
                 "churn__events_relation: got nothing; allowed: exactly one of"
-                ~ " churn__events_relation (a table) and churn__events_path (a Parquet or CSV"
-                ~ " file); set one of them in vars or --vars"
+                ~ " churn__events_relation (a table) and churn__events_path (a Parquet"
+                ~ " or CSV file); set one of them in vars or --vars"
             ) %}
         {% endif %}
         {% for kind in ['events', 'users'] %}
-            {% set path, relation = settings[kind ~ '_path'], settings[kind ~ '_relation'] %}
+            {% set path = settings[kind ~ '_path'] %}
+            {% set relation = settings[kind ~ '_relation'] %}
             {% if path is not none and relation is not none %}
                 {% do exceptions.raise_compiler_error(
                     "churn__" ~ kind ~ "_path: got " ~ path ~ " beside churn__" ~ kind
-                    ~ "_relation " ~ relation ~ "; allowed: only one of them; set one to null"
+                    ~ "_relation " ~ relation
+                    ~ "; allowed: only one of them; set one to null"
                 ) %}
             {% endif %}
         {% endfor %}
@@ -42,8 +44,9 @@
         {% if dates | length > settings['max_training_cutoffs'] %}
             {% do churn_scoring._raise_churn_var(
                 'training_cutoffs', dates | length ~ ' dates',
-                'at most churn__max_training_cutoffs (' ~ settings['max_training_cutoffs']
-                ~ ')', 'list fewer dates, or raise churn__max_training_cutoffs'
+                'at most churn__max_training_cutoffs ('
+                ~ settings['max_training_cutoffs'] ~ ')',
+                'list fewer dates, or raise churn__max_training_cutoffs'
             ) %}
         {% endif %}
     {% endif %}
@@ -70,8 +73,10 @@
             {% endif %}
         {% endfor %}
         {% do exceptions.raise_compiler_error(
-            name ~ ": there is no such var; allowed: churn__" ~ (known | join(', churn__'))
-            ~ ("; did you mean churn__" ~ best.name ~ "?" if best.name else "; remove it")
+            name ~ ": there is no such var; allowed: churn__"
+            ~ (known | join(', churn__'))
+            ~ ("; did you mean churn__" ~ best.name ~ "?" if best.name
+            else "; remove it")
         ) %}
     {% endfor %}
 {% endmacro %}

@@ -5,7 +5,8 @@
 {% macro id_text(expression, family) -%}
     {%- if family == 'float' -%}
         case
-            when {{ expression }} = floor({{ expression }}) and abs({{ expression }}) < 1e15
+            when {{ expression }} = floor({{ expression }})
+                and abs({{ expression }}) < 1e15
                 then cast({{ churn_scoring.try_cast(expression, dbt.type_bigint()) }}
                     as {{ dbt.type_string() }})
             when {{ churn_scoring.is_finite(expression) }}

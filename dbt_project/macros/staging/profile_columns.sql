@@ -1,10 +1,11 @@
 {#
-    The profile columns of the users input, in order: a list of {'name', 'family'}. Nested
-    and binary columns are left out with a note, unless they are asked for by name.
+    The profile columns of the users input, in order: a list of {'name', 'family'}.
+    Nested and binary columns are left out with a note, unless asked for by name.
 #}
 {% macro profile_columns(relation) %}
     {% set stored = churn_scoring.columns_of(relation) %}
-    {% set user_column = churn_scoring.get_churn_var('user_columns').get('user_id', 'user_id') %}
+    {% set mapping = churn_scoring.get_churn_var('user_columns') %}
+    {% set user_column = mapping.get('user_id', 'user_id') %}
     {% set wanted = churn_scoring.get_churn_var('profile_columns') %}
     {% set columns = [] %}
     {% for name in (wanted if wanted is not none else stored) if stored %}
@@ -13,7 +14,8 @@
             {% if wanted is not none %}
                 {% do churn_scoring._raise_churn_var(
                     'profile_columns', name, 'columns of ' ~ relation ~ ' other than '
-                    ~ user_column ~ ': ' ~ (stored.values() | map(attribute='name') | join(', ')),
+                    ~ user_column ~ ': '
+                    ~ (stored.values() | map(attribute='name') | join(', ')),
                     'change it in vars or --vars'
                 ) %}
             {% endif %}

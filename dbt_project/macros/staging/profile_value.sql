@@ -5,7 +5,8 @@
 {% macro profile_value(column) -%}
     {%- set expression = churn_scoring.quoted(column['name']) -%}
     {%- if column['family'] in ('number', 'float') -%}
-        {%- set number = 'cast(' ~ expression ~ ' as ' ~ churn_scoring.type_double() ~ ')' -%}
+        {%- set number =
+            'cast(' ~ expression ~ ' as ' ~ churn_scoring.type_double() ~ ')' -%}
         case
             when not {{ churn_scoring.is_finite(number) }} then null
             when {{ number }} = 0 then '0'

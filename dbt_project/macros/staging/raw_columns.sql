@@ -7,7 +7,8 @@
     {% set stored = churn_scoring.columns_of(relation) %}
     {% set mapping_var = kind[:-1] ~ '_columns' %}
     {% set mapping = churn_scoring.get_churn_var(mapping_var) %}
-    {% set wanted = churn_scoring.event_column_names() if kind == 'events' else ['user_id'] %}
+    {% set wanted = churn_scoring.event_column_names() if kind == 'events'
+        else ['user_id'] %}
     {% set required = wanted[:3] %}
     {% set columns = {} %}
     {% for name in wanted if stored %}

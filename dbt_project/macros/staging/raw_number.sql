@@ -4,9 +4,11 @@
         cast(null as {{ churn_scoring.type_double() }})
     {%- elif column['family'] == 'text' -%}
         {{ churn_scoring.try_cast(
-            churn_scoring.clean_text(churn_scoring.quoted(column['name'])), churn_scoring.type_double()
+            churn_scoring.clean_text(churn_scoring.quoted(column['name'])),
+            churn_scoring.type_double()
         ) }}
     {%- else -%}
-        cast({{ churn_scoring.quoted(column['name']) }} as {{ churn_scoring.type_double() }})
+        cast({{ churn_scoring.quoted(column['name']) }}
+            as {{ churn_scoring.type_double() }})
     {%- endif -%}
 {%- endmacro %}

@@ -1,5 +1,5 @@
 {#
-    The source relation of an input ('events' or 'users'), or none when its vars are unset.
+    The source relation of an input ('events' or 'users'), or none without its vars.
     Fails with the var's name when the table or file does not exist.
 #}
 {% macro raw_relation(kind) %}
@@ -11,8 +11,9 @@
         {% set name = churn_scoring.get_churn_var(kind ~ '_relation') %}
         {% if execute and load_relation(relation) is none %}
             {% do exceptions.raise_compiler_error(
-                "churn__" ~ kind ~ "_relation: got " ~ name ~ "; allowed: an existing table or"
-                ~ " view; " ~ relation.render() ~ " does not exist in target "
+                "churn__" ~ kind ~ "_relation: got " ~ name
+                ~ "; allowed: an existing table or view; " ~ relation.render()
+                ~ " does not exist in target "
                 ~ target.name ~ ", check the name or load the table first"
             ) %}
         {% endif %}

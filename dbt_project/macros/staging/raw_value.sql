@@ -3,7 +3,9 @@
     {%- if column is none or column is undefined -%}
         cast(null as {{ dbt.type_string() }})
     {%- elif is_id -%}
-        {{ churn_scoring.id_text(churn_scoring.quoted(column['name']), column['family']) }}
+        {{ churn_scoring.id_text(
+            churn_scoring.quoted(column['name']), column['family']
+        ) }}
     {%- else -%}
         cast({{ churn_scoring.quoted(column['name']) }} as {{ dbt.type_string() }})
     {%- endif -%}

@@ -57,7 +57,8 @@ training_range as (
         {% if plan['first'] -%}
         cast('{{ plan["first"] }}' as date) as first_date,
         {%- else -%}
-        {{ churn_scoring.shift_date('first_event_date', eligibility_days) }} as first_date,
+        {{ churn_scoring.shift_date('first_event_date', eligibility_days) }}
+            as first_date,
         {%- endif %}
         {% if plan['last'] -%}
         cast('{{ plan["last"] }}' as date) as last_date

@@ -1,5 +1,6 @@
 {%- set data_end_date = churn_scoring.get_churn_var('data_end_date') -%}
-{%- set wanted_types = churn_scoring.get_churn_var('qualifying_event_types') | join(', ') -%}
+{%- set wanted_types = churn_scoring.get_churn_var('qualifying_event_types')
+    | join(', ') -%}
 
 with
 
@@ -94,7 +95,8 @@ checked as (
             ~ " || cast(first_event_date as " ~ dbt.type_string()
             ~ ") || ') and at most one day after the newest ('"
             ~ " || cast(newest_event_date as " ~ dbt.type_string()
-            ~ ") || '); with less than two days of events there is nothing to learn from'"
+            ~ ") || '); with less than two days of events there is nothing to"
+            ~ " learn from'"
         ) }} is null
     {%- endif %}
 

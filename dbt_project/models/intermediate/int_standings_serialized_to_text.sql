@@ -48,15 +48,17 @@ measured as (
         gaps.gap_count,
         gaps.gap_longest,
         cast(gaps.gap_sum as double) / nullif(gaps.gap_count, 0) as gap_mean,
-        cast(gaps.recency_days * gaps.gap_count as double) / nullif(gaps.gap_sum, 0)
-            as lateness,
+        cast(gaps.recency_days * gaps.gap_count as double)
+        / nullif(gaps.gap_sum, 0) as lateness,
         cast(activity.amount_units as double)
-            / nullif(activity.is_purchase_day * 10000, 0) as day_amount,
+        / nullif(activity.is_purchase_day * 10000, 0) as day_amount,
         cast(activity.purchase_event_count as double)
-            / nullif(activity.is_purchase_day, 0) as day_items,
-        cast(round(
-            cast(activity.rating_units as double) / nullif(activity.rating_count, 0)
-        ) as bigint) as mean_rating_units,
+        / nullif(activity.is_purchase_day, 0) as day_items,
+        cast(
+            round(
+                cast(activity.rating_units as double) / nullif(activity.rating_count, 0)
+            ) as bigint
+        ) as mean_rating_units,
         case
             when activity.first_category = activity.last_category
                 then activity.first_category

@@ -58,9 +58,8 @@ recent_visits as (
     inner join visits
         on
             standings.user_id = visits.user_id
-            and visits.visit_number
-            > standings.newest_visit_number - {{ max_visits }}
-            and visits.visit_number <= standings.newest_visit_number
+            and standings.newest_visit_number - {{ max_visits }} < visits.visit_number
+            and standings.newest_visit_number >= visits.visit_number
             and {{ churn_scoring.in_observation_window(
                 'visits.event_date', 'standings.cutoff_date'
             ) }}

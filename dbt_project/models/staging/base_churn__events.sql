@@ -30,7 +30,8 @@ mapped as (
 
         {% if columns.get('event_ts') -%}
         {{ churn_scoring.to_utc_timestamp(
-            churn_scoring.quoted(columns['event_ts']['name']), columns['event_ts']['family']
+            churn_scoring.quoted(columns['event_ts']['name']),
+            columns['event_ts']['family']
         ) }} as event_ts
         {%- else -%}
         cast(null as timestamp) as event_ts

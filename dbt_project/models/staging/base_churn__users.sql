@@ -30,7 +30,9 @@ raw_users as (
 mapped as (
 
     select
-        {{ churn_scoring.clean_text(churn_scoring.raw_value(columns.get('user_id'), true)) }}
+        {{ churn_scoring.clean_text(
+            churn_scoring.raw_value(columns.get('user_id'), true)
+        ) }}
             as user_id
         {%- for column in profile_columns %},
         {{ churn_scoring.profile_value(column) }} as value_{{ loop.index }}
@@ -52,8 +54,8 @@ profiled as (
             else 'cast(null as ' ~ dbt.type_string() ~ ')' }} as profile_text,
         '{' || {{ fields | join("\n        || ', ' || ") if fields else "''" }} || '}'
             as profile_json,
-        cast({{ counts | join(' + ') if counts else '0' }} as {{ churn_scoring.type_double() }})
-            as profile_field_count
+        cast({{ counts | join(' + ') if counts else '0' }}
+            as {{ churn_scoring.type_double() }}) as profile_field_count
 
     from mapped
 

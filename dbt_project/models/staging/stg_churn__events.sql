@@ -51,7 +51,8 @@ split as (
         *,
 
         mapped_role = 'purchase'
-        and (coalesce(quantity, 0) < 0 or coalesce(amount, 0) < 0) as is_negative_purchase
+        and (coalesce(quantity, 0) < 0 or coalesce(amount, 0) < 0)
+            as is_negative_purchase
 
     from roled
 

@@ -5,8 +5,11 @@
 {%- for name in names -%}
     {%- do raw_names.append('raw_' ~ name) -%}
 {%- endfor -%}
-{%- set texts = ['user_id', 'order_id', 'item_id', 'item_name', 'category', 'review_text'] -%}
+{%- set texts = [
+    'user_id', 'order_id', 'item_id', 'item_name', 'category', 'review_text',
+] -%}
 {%- set numbers = ['amount', 'quantity', 'rating', 'discount_amount'] -%}
+{%- set min_event_date = churn_scoring.get_churn_var('min_event_date') -%}
 {%- set limits = {
     'amount': churn_scoring.get_churn_var('max_amount'),
     'quantity': churn_scoring.get_churn_var('max_quantity'),
@@ -60,7 +63,7 @@ ruled as (
             'cast(rating as ' ~ dbt.type_string() ~ ')',
             'cast(discount_amount as ' ~ dbt.type_string() ~ ')',
         ]) }} as event_key,
-        {{ churn_scoring.hash_row(raw_names) }} as raw_hash,
+        {{ churn_scoring.quick_hash(raw_names) }} as raw_hash,
 
         case
             when user_id is null then 'null_user_id'
@@ -72,7 +75,7 @@ ruled as (
                 then 'non_finite_event_ts'
             when event_ts > {{ churn_scoring.current_utc_timestamp() }}
                 then 'future_event_ts'
-            when event_ts < cast('{{ churn_scoring.get_churn_var("min_event_date") }}' as date)
+            when event_ts < cast('{{ min_event_date }}' as date)
                 then 'event_ts_too_old'
             {% for name in numbers -%}
             when {{ name }} is null
@@ -87,7 +90,7 @@ ruled as (
 
 ),
 
-{# Rows with one key read the same once cleaned; the raw hash makes the choice stable. #}
+{# Rows with one key are the same once cleaned; the raw hash makes the choice stable. #}
 numbered as (
 
     select

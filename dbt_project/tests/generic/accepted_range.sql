@@ -1,4 +1,4 @@
-{# Every value that is not null lies in [min_value, max_value]; either may be left out. #}
+{# Every value that is not null lies in [min_value, max_value]; both are optional. #}
 {% test accepted_range(model, column_name, min_value=none, max_value=none) %}
 
 select {{ column_name }}

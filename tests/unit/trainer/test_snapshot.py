@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,6 +277,18 @@ def test_references_find_one_snapshot(tmp_path: Path) -> None:
     write(tmp_path, [batch(["b"])])
     with pytest.raises(SnapshotNotFoundError, match="more than one"):
         find_snapshot(tmp_path, "")
+
+
+def test_what_a_killed_export_left_is_removed_a_day_later(tmp_path: Path) -> None:
+    old, fresh = tmp_path / ".partial-old", tmp_path / ".partial-fresh"
+    for folder, age in ((old, 25 * 3600), (fresh, 3600)):
+        folder.mkdir()
+        (folder / "part-00000.arrow").write_text("half")
+        os.utime(folder, (time.time() - age,) * 2)
+    write(tmp_path, [batch(["a"])])
+    assert not old.exists()
+    assert fresh.exists()
+    assert len(list_snapshots(tmp_path)) == 1
 
 
 def test_synthetic_users_repeat_by_seed(tmp_path: Path) -> None:

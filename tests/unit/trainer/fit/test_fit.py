@@ -26,6 +26,7 @@ SMALL = FitConfig(
     numeric_epochs=2,
     epochs=2,
     max_epoch_examples=150,
+    min_examples=0,
     batch_tokens=512,
     device="cpu",
     checkpoint_seconds=0.0,

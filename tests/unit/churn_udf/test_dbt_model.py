@@ -1,0 +1,239 @@
+"""The Python model's parts: the durable cache, chunks, progress, and errors in mid-run."""
+
+import datetime
+import json
+import warnings
+
+import duckdb
+import pyarrow as pa
+import pytest
+from factories import input_batch, model_settings, tiny_bundle
+
+from churn_udf.bundle_store import set_champion
+from churn_udf.errors import BundleMismatchError, ScoringError, SettingsError
+from churn_udf.scoring import Scorer
+from churn_udf.warehouse import (
+    CONTEXT_VARIABLE,
+    DEVICE_VARIABLE,
+    MODELS_DIR_VARIABLE,
+    dbt_model,
+    score_cache,
+)
+from churn_udf.warehouse.champion_scorers import forget_scorers
+from churn_udf.warehouse.dbt_model import Progress, model, read_context
+from churn_udf.warehouse.score_cache import CACHE_SCHEMA, SQL_TYPES, ScoreCache
+
+FEATURES = ("recency_days", "order_count", "amount_sum")
+CUTOFF = datetime.date(2024, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models")
+    set_champion(directory, tiny_bundle(directory, FEATURES).bundle_id, reason="test")
+    return directory
+
+
+@pytest.fixture
+def session(tmp_path, models_dir):
+    """A database with 100 inputs, and the variables that plugin and hook leave."""
+    forget_scorers()
+    with duckdb.connect(str(tmp_path / "test.duckdb")) as session:
+        inputs = pa.Table.from_batches([input_batch(100, FEATURES)])
+        session.register("inputs", inputs)
+        session.execute(
+            f"create table examples as select 'u' || row_number() over () as user_id, "
+            f"date '{CUTOFF}' as cutoff_date, true as is_score_cutoff, * from inputs"
+        )
+        session.execute(
+            f"create table cutoffs as select date '{CUTOFF}' as cutoff_date, "
+            "true as is_score_cutoff, 'h' as settings_hash"
+        )
+        context = {
+            "settings": model_settings().to_dict(),
+            "settings_hash": "h",
+            "feature_names": FEATURES,
+            "examples_relation": "examples",
+            "cutoffs_relation": "cutoffs",
+            "cache_relation": "churn_score_cache",
+            "is_full_refresh": False,
+        }
+        set_variable(session, MODELS_DIR_VARIABLE, str(models_dir))
+        set_variable(session, DEVICE_VARIABLE, "cpu")
+        set_variable(session, CONTEXT_VARIABLE, json.dumps(context))
+        yield session
+
+
+def set_variable(session, name: str, value: str) -> None:
+    session.execute(f"set variable {name} = ?", [value])
+
+
+def cached(session) -> int:
+    return session.cursor().execute("select count(*) from churn_score_cache").fetchall()[0][0]
+
+
+@pytest.fixture
+def logged(monkeypatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(dbt_model, "_logger", lambda: lines.append)
+    return lines
+
+
+def test_scores_everything_once(session, logged):
+    result = model(None, session).read_all()
+    assert (result.schema.names, result.schema.types) == (CACHE_SCHEMA.names, CACHE_SCHEMA.types)
+    assert sorted(result.column("input_hash").to_pylist()) == sorted(
+        f"hash-0-{row}" for row in range(100)
+    )
+    assert logged[0].endswith("100 distinct inputs at the score cutoff, 100 to score")
+    assert model(None, session).read_all().num_rows == 100
+    assert logged[-1].endswith("0 to score")
+    assert cached(session) == 100
+
+
+def test_works_while_dbt_holds_a_transaction_with_writes(session, logged):
+    session.execute("begin transaction")
+    session.execute("create table of_dbt as select 1 as a")
+    session.execute("select count(*) from examples").fetchall()
+    assert model(None, session).read_all().num_rows == 100
+    session.execute("rollback")
+    assert cached(session) == 100
+
+
+def test_a_row_that_fails_keeps_what_was_scored_before_it(session, logged, monkeypatch):
+    monkeypatch.setattr(dbt_model, "FIRST_CHUNK_ROWS", 10)
+    monkeypatch.setattr(dbt_model, "CHUNK_SECONDS", 0.0)
+    session.execute("update examples set recency_days = 'inf' where user_id = 'u99'")
+    with pytest.raises(ScoringError, match="'hash-0-98', column 'recency_days'"):
+        model(None, session)
+    kept = cached(session)
+    assert 0 < kept < 100
+    assert kept % 10 == 0
+    session.execute("update examples set recency_days = 1 where user_id = 'u99'")
+    assert model(None, session).read_all().num_rows == 100
+
+
+def test_an_input_without_hash_is_an_error(session, logged):
+    session.execute("update examples set input_hash = null where user_id = 'u7'")
+    with pytest.raises(ScoringError, match="no input_hash"):
+        model(None, session)
+
+
+def test_wide_rows_are_joined_in_batches(session, logged, monkeypatch):
+    monkeypatch.setattr(score_cache, "BATCH_KEYS", 30)
+    sizes = []
+
+    class Watcher:
+        def __init__(self, scorer: Scorer) -> None:
+            self.scorer, self.bundle = scorer, scorer.bundle
+
+        def score_batches(self, batches):
+            sizes.extend(batch.num_rows for batch in batches)
+            return self.scorer.score_batches(batches)
+
+    def load(bundle, models_dir, *, device):
+        return Watcher(Scorer.load(bundle, device=device))
+
+    assert model(None, session, load_scorer=load).read_all().num_rows == 100
+    assert sizes == [30, 30, 30, 10]
+
+
+def test_a_cache_of_another_layout_is_replaced(session, logged):
+    session.execute("create table churn_score_cache (input_hash varchar, score double)")
+    assert model(None, session).read_all().num_rows == 100
+    columns = session.execute("describe churn_score_cache").fetchall()
+    assert [row[0] for row in columns] == CACHE_SCHEMA.names == list(SQL_TYPES)
+
+
+def test_no_score_cutoff_means_no_input(session, logged):
+    session.execute("delete from cutoffs")
+    assert model(None, session).read_all().num_rows == 0
+
+
+def test_scores_of_other_inputs_and_bundles_are_not_returned(session, logged):
+    model(None, session)
+    session.execute("delete from examples where user_id = 'u1'")
+    session.execute("insert into churn_score_cache select * replace ('other' as bundle_id) "
+                    "from churn_score_cache")  # fmt: skip
+    result = model(None, session).read_all()
+    assert result.num_rows == 99
+    assert set(result.column("bundle_id").to_pylist()) != {"other"}
+
+
+def test_clear_forgets_one_bundle(session, logged):
+    model(None, session)
+    session.execute("insert into churn_score_cache select * replace ('other' as bundle_id) "
+                    "from churn_score_cache")  # fmt: skip
+    cache = ScoreCache(
+        session,
+        relation="churn_score_cache",
+        examples="examples",
+        cutoff_date=CUTOFF,
+        bundle_id="other",
+    )
+    assert cache.plan() == (100, 0)
+    cache.clear()
+    assert cache.plan() == (100, 100)
+    assert cached(session) == 100
+
+
+def test_other_features_are_refused_before_anything_is_scored(session, logged):
+    context = json.loads(
+        session.execute(f"select getvariable('{CONTEXT_VARIABLE}')").fetchall()[0][0]
+    )
+    context["feature_names"] = ["order_count", "recency_days", "amount_sum"]
+    set_variable(session, CONTEXT_VARIABLE, json.dumps(context))
+    with pytest.raises(BundleMismatchError, match="another order"):
+        model(None, session)
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [(MODELS_DIR_VARIABLE, r"profiles\.yml"), (CONTEXT_VARIABLE, "pre-hook")],
+)
+def test_what_is_missing_in_the_session_is_named(session, name, seen):
+    session.execute(f"reset variable {name}")
+    with pytest.raises(SettingsError, match=seen):
+        read_context(session)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_progress_is_told_every_few_seconds_with_the_time_left():
+    clock, lines = Clock(), []
+    progress = Progress(10_000, lines.append, clock=clock)
+    clock.now += 4.9
+    progress.add(1_000)
+    assert lines == []
+    clock.now += 0.1
+    progress.add(1_000)
+    assert lines == ["scored 2,000 of 10,000 rows, 400 rows/s, 20 s left"]
+    clock.now += 4.9
+    progress.add(10)
+    assert len(lines) == 1
+    clock.now += 100
+    progress.finish()
+    assert lines[-1] == "scored 2,010 rows in 1 min 50 s (18 rows/s)"
+
+
+def test_chunks_grow_to_a_few_seconds_of_work():
+    clock = Clock()
+    progress = Progress(20_000, lambda line: None, clock=clock)
+    batch = input_batch(6_000, FEATURES)
+    sizes = []
+    for chunk in dbt_model._chunks(batch, progress):
+        sizes.append(chunk.num_rows)
+        clock.now += chunk.num_rows / 1_024
+        progress.add(chunk.num_rows)
+    assert sizes == [512, 3_072, 2_416]
+
+
+def test_nothing_of_ours_warns(session, logged):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(None, session).read_all()
