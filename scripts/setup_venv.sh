@@ -45,7 +45,7 @@ set +e
     | tee "$log" \
     | while IFS= read -r line; do
         case $line in
-            Collecting*)
+            Collecting* | Processing*)
                 packages=$((packages + 1))
                 if [ $((packages % 20)) -eq 0 ]; then
                     printf '  %3d packages found, %3d s\n' "$packages" "$((SECONDS - started))"

@@ -170,12 +170,14 @@ class DbtProject:
         self.warnings = []
         key = json.dumps([str(self.project_dir), {name: kept.get(name) for name in GRAPH_VARS}])
         try:
-            if key not in _MANIFESTS and arguments[0] not in ("parse", "deps"):
+            is_parsed_anew = arguments[0] in ("parse", "deps")
+            if key not in _MANIFESTS and not is_parsed_anew:
                 parsed = dbtRunner().invoke(["parse", *options])
                 if not parsed.success:
                     return parsed
                 _MANIFESTS[key] = parsed.result
-            runner = dbtRunner(_MANIFESTS.get(key), callbacks=[self._collect_warning])
+            manifest = None if is_parsed_anew else _MANIFESTS[key]
+            runner = dbtRunner(manifest, callbacks=[self._collect_warning])
             return runner.invoke([*arguments, *options, *selection, *args])
         finally:
             self.close()
