@@ -62,7 +62,22 @@ def test_a_cutoff_can_be_for_training_and_for_scoring(dbt_project):
     ) == [(True, True, True)]
 
 
-def test_automatic_cutoffs_step_back_from_the_newest_mature_one(dbt_project):
+def test_automatic_cutoffs_are_the_mondays_up_to_the_newest_mature_one(dbt_project):
+    _spine(dbt_project, horizon_days=30, training_cutoffs={"every_days": 7})
+    dates = _dates(dbt_project, "is_training_cutoff")
+    newest = END - datetime.timedelta(days=30)
+    assert {date.weekday() for date in dates} == {0}
+    assert newest - datetime.timedelta(days=7) < dates[-1] <= newest
+
+
+def test_first_alone_starts_the_steps(dbt_project):
+    _spine(dbt_project, training_cutoffs={"first": "2024-04-04", "every_days": 14})
+    dates = _dates(dbt_project, "is_training_cutoff")
+    assert dates[:2] == [_day("2024-04-04"), _day("2024-04-18")]
+    assert dates[-1] + datetime.timedelta(days=30) <= END
+
+
+def test_automatic_cutoffs_reach_from_the_first_full_window_to_the_newest_mature_one(dbt_project):
     _spine(
         dbt_project,
         eligibility_days=60,
@@ -73,7 +88,7 @@ def test_automatic_cutoffs_step_back_from_the_newest_mature_one(dbt_project):
     dates = _dates(dbt_project, "is_training_cutoff")
     newest = END - datetime.timedelta(days=33)
     oldest = FIRST.date() + datetime.timedelta(days=60)
-    assert dates[-1] == newest
+    assert newest - datetime.timedelta(days=10) < dates[-1] <= newest
     assert {later - earlier for earlier, later in itertools.pairwise(dates)} == {
         datetime.timedelta(days=10)
     }
@@ -108,7 +123,7 @@ def test_first_and_last_bound_the_cutoffs(dbt_project):
 def test_a_load_that_is_complete_through_midnight_can_say_so(dbt_project):
     _spine(dbt_project, data_end_date="2024-07-19", training_cutoffs={"every_days": 7})
     assert _dates(dbt_project, "is_score_cutoff") == [_day("2024-07-19")]
-    assert _dates(dbt_project, "is_training_cutoff")[-1] == _day("2024-06-19")
+    assert _dates(dbt_project, "is_training_cutoff")[-1] == _day("2024-06-17")
 
 
 @pytest.mark.parametrize(

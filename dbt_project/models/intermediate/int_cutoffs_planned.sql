@@ -2,6 +2,7 @@
 {%- set score_cutoff_date = churn_scoring.get_churn_var('score_cutoff_date') -%}
 {%- set max_cutoffs = churn_scoring.get_churn_var('max_training_cutoffs') -%}
 {%- set eligibility_days = churn_scoring.get_churn_var('eligibility_days') -%}
+{%- set every_days = plan.get('every_days', 7) -%}
 {%- set label_days = churn_scoring.get_churn_var('gap_days')
     + churn_scoring.get_churn_var('horizon_days') -%}
 
@@ -51,9 +52,19 @@ numbers as (
 
 ),
 
+{#
+    The steps lie on a grid through the last date if it is named, else through the first,
+    else on Mondays: a new day of data then adds a cutoff once in a while and never moves
+    those that were built.
+#}
 training_range as (
 
     select
+        {% if plan['last'] or plan['first'] -%}
+        cast('{{ plan["last"] or plan["first"] }}' as date) as grid_date,
+        {%- else -%}
+        cast('1970-01-05' as date) as grid_date,
+        {%- endif %}
         {% if plan['first'] -%}
         cast('{{ plan["first"] }}' as date) as first_date,
         {%- else -%}
@@ -70,16 +81,28 @@ training_range as (
 
 ),
 
+newest_step as (
+
+    select
+        first_date,
+        {{ churn_scoring.shift_date('grid_date', every_days ~ ' * cast(floor('
+            ~ dbt.datediff('grid_date', 'last_date', 'day') ~ ' / '
+            ~ every_days ~ '.0) as integer)') }} as newest_date
+
+    from training_range
+
+),
+
 training_steps as (
 
     select
-        training_range.first_date,
+        newest_step.first_date,
         {{ churn_scoring.shift_date(
-            'training_range.last_date',
-            '(numbers.generated_number - 1) * -' ~ plan.get('every_days', 7)
+            'newest_step.newest_date',
+            '(numbers.generated_number - 1) * -' ~ every_days
         ) }} as cutoff_date
 
-    from training_range
+    from newest_step
 
     cross join numbers
 
