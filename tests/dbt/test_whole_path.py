@@ -1,0 +1,230 @@
+"""The whole path on small data: events, dbt build, churn-train run, dbt build, dbt build."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+START = datetime.datetime(2024, 1, 1, 9)
+DAYS = 300
+NAMES = [
+    "whole milk",
+    "rye bread",
+    "caf\u00e9 \u2615",
+    "'; drop table users; --",
+    "\u05dc\u05d7\u05dd",
+]
+REVIEWS = [
+    "great, would buy again \U0001f600",
+    "late and broken",
+    'said "never again"',
+    "x" * 5_000,
+]
+VARS = {
+    "churn__eligibility_days": 60,
+    "churn__horizon_days": 21,
+    "churn__training_cutoffs": {"every_days": 14},
+}
+SMALL_TRAINING = {
+    "FIT_EPOCHS": "1",
+    "FIT_PRETRAIN_EPOCHS": "1",
+    "FIT_MIN_EXAMPLES": "0",
+    "FIT_NUMERIC_EPOCHS": "3",
+    "FIT_MAX_EPOCH_EXAMPLES": "800",
+    "FIT_MAX_PRETRAIN_EXAMPLES": "400",
+    "FIT_MAX_TOKENS": "64",
+    "FIT_HIDDEN_SIZE": "32",
+    "EVALUATE_NUM_BOOTSTRAP": "50",
+}
+SCORES = "select *, rowid from churn_scores order by user_id"
+
+
+def shop_events(num_users: int, seed: int = 7) -> list[dict[str, Any]]:
+    """Users with a rhythm of their own, of whom some stop at a random day."""
+    generator = np.random.default_rng(seed)
+    events: list[dict[str, Any]] = []
+    for user in range(num_users):
+        gap = float(generator.uniform(3, 25))
+        last_day = DAYS if generator.random() < 0.6 else float(generator.uniform(40, DAYS))
+        day = float(generator.uniform(0, 40))
+        while day < last_day:
+            moment = START + datetime.timedelta(days=day)
+            order = f"o{user}-{len(events)}"
+            for _ in range(int(generator.integers(1, 4))):
+                item = int(generator.integers(len(NAMES)))
+                events.append(
+                    {
+                        "user_id": f"u{user:03d}",
+                        "event_type": "purchase",
+                        "event_ts": moment.isoformat(" "),
+                        "order_id": order,
+                        "item_id": f"i{item}",
+                        "item_name": NAMES[item],
+                        "category": "food",
+                        "amount": round(float(generator.gamma(2, 10)), 2),
+                        "quantity": 1.0,
+                    }
+                )
+            if generator.random() < 0.1:
+                events.append(
+                    {
+                        "user_id": f"u{user:03d}",
+                        "event_type": "review",
+                        "event_ts": moment.isoformat(" "),
+                        "rating": float(generator.integers(1, 6)),
+                        "review_text": REVIEWS[int(generator.integers(len(REVIEWS)))],
+                    }
+                )
+            day += float(generator.exponential(gap)) + 0.5
+    return events
+
+
+def churn_train(project: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a churn-train command against the project's warehouse."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment |= {f"CHURN_TRAIN_{name}": value for name, value in SMALL_TRAINING.items()}
+    folders = ["--runs-dir", "runs", "--snapshots-dir", "snapshots"] if "run" in arguments else []
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "trainer", *arguments, *folders),
+            *("--project-dir", str(project.project_dir), "--profiles-dir", str(project.root)),
+            *("--vars", json.dumps(project.vars)),
+        ],
+        cwd=project.root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def scored(make_dbt_project: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
+    """A project after the three commands, and what `churn-train run --json` said."""
+    project = make_dbt_project()
+    project.vars = {**VARS, "churn__events_path": project.events_parquet(shop_events(160))}
+    project.build()
+    assert project.query("select count(*) from churn_scores") == [(0,)]
+    trained = churn_train(project, "run", "--json")
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    project.build()
+    return project, json.loads(trained.stdout)
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_every_customer_at_the_score_cutoff_has_one_calibrated_score(scored):
+    project, outcome = scored
+    expected = project.query("select user_id from churn_examples where is_score_cutoff order by 1")
+    found = project.query("select user_id from churn_scores_current order by 1")
+    assert found == expected
+    assert len(found) > 60
+    assert project.query(
+        "select count(*), count(distinct bundle_id), min(bundle_id) from churn_scores "
+        "where churn_probability > 0 and churn_probability < 1 and why is not null"
+    ) == [(len(found), 1, outcome["bundle_id"])]
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_python_model_sql_function_and_offline_scores_agree(scored):
+    project, _ = scored
+    checked = churn_train(project, "parity", "--json")
+    assert checked.returncode == 0, checked.stderr[-3000:]
+    doors = json.loads(checked.stdout)
+    differences = [value for name, value in _numbers(doors) if "difference" in name]
+    assert len(differences) >= 2
+    assert max(differences) <= 1e-5
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_second_build_scores_nothing_and_changes_no_row(scored):
+    project, _ = scored
+    before, cached = project.query(SCORES), project.query("select count(*) from churn_score_cache")
+    project.build()
+    assert project.query(SCORES) == before
+    assert project.query("select count(*) from churn_score_cache") == cached
+    leaked = "select table_name from duckdb_tables() where table_name like '%__dbt_tmp%'"
+    assert project.query(leaked) == []
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_second_run_trains_nothing(scored):
+    project, outcome = scored
+    again = churn_train(project, "run", "--json")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "unchanged" in again.stderr
+    assert json.loads(again.stdout)["bundle_id"] == outcome["bundle_id"]
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_new_events_change_the_scores_of_their_users_alone(scored):
+    project, _ = scored
+    before = dict(project.query("select user_id, churn_probability from churn_scores_current"))
+    (last_day,) = project.query("select max(event_ts) from stg_churn__events")[0]
+    user = min(before)
+    late = {
+        "user_id": user,
+        "event_type": "purchase",
+        "event_ts": (last_day - datetime.timedelta(days=2)).isoformat(" "),
+        "order_id": "late",
+        "item_id": "i0",
+        "item_name": NAMES[0],
+        "category": "food",
+        "amount": 31.0,
+        "quantity": 1.0,
+    }
+    path = project.events_parquet([*shop_events(160), late], name="late.parquet")
+    project.build(vars={"churn__events_path": path})
+    after = dict(project.query("select user_id, churn_probability from churn_scores_current"))
+    assert {name for name in before if after[name] != before[name]} == {user}
+    project.build()
+    assert dict(project.query("select user_id, churn_probability from churn_scores_current")) == (
+        before
+    )
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("num_users", "changes", "said"),
+    [
+        (1, {}, "both outcomes are needed"),
+        (12, {"churn__horizon_days": 290}, "no cutoff has mature labels"),
+    ],
+    ids=["one-user", "no-mature-label"],
+)
+def test_data_that_cannot_train_ends_in_one_clear_error(make_dbt_project, num_users, changes, said):
+    project = make_dbt_project()
+    events = [
+        {**event, "user_id": "u0"} if num_users == 1 else event for event in shop_events(num_users)
+    ]
+    project.vars = {**VARS, **changes, "churn__events_path": project.events_parquet(events)}
+    if "churn__horizon_days" in changes:
+        project.vars["churn__training_cutoffs"] = ["2024-06-03"]
+    project.build()
+    failed = churn_train(project, "run")
+    assert failed.returncode == 1
+    assert said in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def _numbers(document: Any, name: str = "") -> list[tuple[str, float]]:
+    """Return every number of a JSON document with its key."""
+    if isinstance(document, dict):
+        return [pair for key, value in document.items() for pair in _numbers(value, str(key))]
+    if isinstance(document, list):
+        return [pair for value in document for pair in _numbers(value, name)]
+    is_number = isinstance(document, (int, float)) and not isinstance(document, bool)
+    return [(name, float(document))] if is_number else []
