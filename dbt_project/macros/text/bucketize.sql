@@ -1,4 +1,4 @@
-{# The word for a number of 0 or more: the start of its bucket (text_bucket_bounds); null for null. #}
+{# The word for a number of 0 or more: the start of its bucket (text_bucket_bounds), or null. #}
 {% macro bucketize(expression, kind) -%}
     {%- set buckets = churn_scoring.text_bucket_bounds() -%}
     {%- if kind not in buckets -%}

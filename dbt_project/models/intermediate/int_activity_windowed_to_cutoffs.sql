@@ -120,7 +120,9 @@ windowed as (
         {% for half_life in [14, 30, 90] -%}
         sum(
             is_active * cast(
-                round(1000000 * power(0.5, cast(days_before as double) / {{ half_life }}))
+                round(
+                    1000000 * power(0.5, cast(days_before as double) / {{ half_life }})
+                )
                 as bigint
             )
         ) as decayed_active_micros_{{ half_life }}d,
@@ -142,7 +144,8 @@ windowed as (
         max_by(day_amount_units, case when is_purchase_day = 1 then event_date end)
             as last_day_amount_units,
         coalesce(
-            sum({{ churn_scoring.wide_integer('day_amount_units') }} * day_amount_units), 0
+            sum({{ churn_scoring.wide_integer('day_amount_units') }} * day_amount_units),
+            0
         ) as day_amount_square_units,
         max_by(rating_units, case when rating_count > 0 then event_date end)
             as last_rating_units,

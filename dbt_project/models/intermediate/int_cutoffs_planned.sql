@@ -53,9 +53,9 @@ numbers as (
 ),
 
 {#
-    The steps lie on a grid through the last date if it is named, else through the first,
-    else on Mondays: a new day of data then adds a cutoff once in a while and never moves
-    those that were built.
+    The steps lie on a grid through the last date if it is named, else through the
+    first, else on Mondays: a new day of data then adds a cutoff once in a while and
+    never moves those that were built.
 #}
 training_range as (
 

@@ -76,8 +76,10 @@ features as (
             'activity.decayed_active_micros_' ~ days ~ 'd', '1000000'
         ) }} as decayed_active_days_{{ days }}d,
         {% endfor -%}
-        cast(activity.qualifying_event_count_30d as double) as qualifying_event_count_30d,
-        cast(activity.qualifying_event_count_90d as double) as qualifying_event_count_90d,
+        cast(activity.qualifying_event_count_30d as double)
+            as qualifying_event_count_30d,
+        cast(activity.qualifying_event_count_90d as double)
+            as qualifying_event_count_90d,
         cast(activity.order_count_90d as double) as order_count_90d,
         cast(activity.order_count_365d as double) as order_count_365d,
         {{ churn_scoring.ratio('activity.is_active', 'gaps.active_tenure_days') }}
@@ -230,7 +232,8 @@ features as (
         {{ churn_scoring.ratio('gaps.gap_last * gaps.gap_count', 'gaps.gap_sum') }}
             as gap_last_over_mean,
         {{ churn_scoring.ratio(
-            'cast(gaps.recent_gap_sum as double) * gaps.gap_count / gaps.recent_gap_count',
+            'cast(gaps.recent_gap_sum as double) * gaps.gap_count'
+            ~ ' / gaps.recent_gap_count',
             'gaps.gap_sum'
         ) }} as gap_recent_over_mean,
         {{ churn_scoring.ratio(
@@ -238,7 +241,7 @@ features as (
             'activity.is_active * gaps.active_tenure_days'
         ) }} as activity_age_share,
 
-        {# Calendar: shares of active days, by weekday and by hour of their first activity. #}
+        {# Calendar: shares of active days, by weekday and by hour of first activity. #}
         {{ churn_scoring.ratio(
             'activity.weekday_5_count + activity.weekday_6_count',
             'activity.is_active'

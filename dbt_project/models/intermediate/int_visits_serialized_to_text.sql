@@ -5,7 +5,7 @@
     pre_hook="{{ churn_scoring.delete_stale_cutoffs() }}"
 ) }}
 
-{#- Detail fades with age: words of the newest visits, half as many of the next ones. -#}
+{#- Detail fades with age: words of the newest visits, half as many of the next. -#}
 {%- set full_visits = 4 -%}
 {%- set half_visits = 8 -%}
 {%- set max_visits = churn_scoring.get_churn_var('max_visits') -%}

@@ -73,8 +73,16 @@ test_logits.__test__ = False
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory):
-    return fit(data, tmp_path_factory.mktemp("undisturbed"))
+def counted(data, tmp_path_factory):
+    """An undisturbed run, and how many steps it took."""
+    progress = DyingProgress(0)
+    result = fit(data, tmp_path_factory.mktemp("undisturbed"), progress=progress)
+    return result, -progress.steps_left
+
+
+@pytest.fixture(scope="module")
+def undisturbed(counted):
+    return counted[0]
 
 
 def test_same_seed_gives_the_same_model(data, undisturbed, tmp_path):
@@ -93,10 +101,11 @@ def test_another_seed_gives_another_model(data, undisturbed, tmp_path):
     assert np.abs(test_logits(data, other) - test_logits(data, undisturbed)).max() > 1e-3
 
 
-@pytest.mark.parametrize("steps", [3, 11, 19, 26], ids=lambda steps: f"after-{steps}-steps")
-def test_killed_run_resumes_to_the_same_model(data, undisturbed, tmp_path, steps):
+@pytest.mark.parametrize("share", [0.15, 0.4, 0.65, 0.95])
+def test_killed_run_resumes_to_the_same_model(data, counted, tmp_path, share):
+    undisturbed, num_steps = counted
     with pytest.raises(Killed):
-        fit(data, tmp_path, progress=DyingProgress(steps))
+        fit(data, tmp_path, progress=DyingProgress(round(share * num_steps)))
     assert (tmp_path / "checkpoint" / "state.pt").is_file()
     resumed = fit(data, tmp_path)
     np.testing.assert_allclose(
@@ -129,6 +138,32 @@ def test_training_learns_from_features_and_text(data, tmp_path):
     config = dataclasses.replace(SMALL, numeric_epochs=20, epochs=3, max_epoch_examples=1_000)
     logits = test_logits(data, fit(data, tmp_path, config))
     assert roc_auc_score(snapshot.labels[splits.test], logits) > 0.6
+
+
+def test_text_teaches_what_no_feature_knows(data, tmp_path):
+    """Reviews name the outcome; the features are those of somebody else."""
+    import pyarrow as pa
+    from sklearn.metrics import roc_auc_score
+
+    snapshot, splits = data
+    table, labels = snapshot.table, snapshot.labels
+    generator = np.random.default_rng(0)
+    reviews = [
+        f"the parcel was {'broken' if label > 0.5 else 'lovely'} this time {word}"
+        for label, word in zip(
+            labels, generator.choice(["box", "bag", "order"], len(labels)), strict=True
+        )
+    ]
+    column = table.schema.get_field_index("review_text_recent")
+    changed = dataclasses.replace(
+        snapshot, table=table.set_column(column, "review_text_recent", pa.array(reviews))
+    )
+    changed.__dict__["feature_matrix"] = generator.permutation(snapshot.feature_matrix)
+    config = dataclasses.replace(
+        SMALL, hidden_size=32, epochs=8, patience=20, max_epoch_examples=1_000, batch_tokens=128
+    )
+    logits = test_logits((changed, splits), fit((changed, splits), tmp_path, config))
+    assert roc_auc_score(labels[splits.test], logits) > 0.95
 
 
 def test_history_names_every_stage(undisturbed):
