@@ -138,7 +138,7 @@ def open_bundle(
             f"its files were swapped; {RESTORE_HINT}"
         )
     verify_files(directory, manifest)
-    _require_match(manifest, settings, feature_names)
+    require_match(manifest, settings, feature_names)
     return Bundle(
         manifest=manifest,
         directory=directory,
@@ -325,12 +325,16 @@ def _publish(staged: Path, final: Path) -> Path:
     return final
 
 
-def _require_match(
+def require_match(
     manifest: BundleManifest,
     settings: ModelSettings | None,
     feature_names: Sequence[str] | None,
 ) -> None:
-    """Compare the bundle with the code's text version and the warehouse's settings."""
+    """Compare a bundle with the code's text version and the warehouse's settings and features.
+
+    Raises:
+        BundleMismatchError: Names what differs and what to run.
+    """
     if manifest.settings.text_version != TEXT_VERSION:
         raise BundleMismatchError(
             f"bundle {manifest.bundle_id} reads text version {manifest.settings.text_version}, "

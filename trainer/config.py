@@ -90,9 +90,10 @@ class GateConfig:
     min_auroc: float = 0.55
     """Lowest allowed upper end of the AUROC interval: below it the model ranks like chance."""
     max_recency_deficit: float = 0.02
-    """AUROC that the model may lie below the recency rule."""
+    """AUROC that the model may lie below the recency rule, at the kind end of the paired
+    interval."""
     max_brier_excess: float = 0.02
-    """Brier score that the model may lie above the base rate for everyone."""
+    """Brier score that the model may lie above the base rate for everyone, likewise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

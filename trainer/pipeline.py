@@ -160,10 +160,11 @@ def train_snapshot(
         config=config,
     )
     if force:
-        (run.path / FIT_FILE).unlink(missing_ok=True)
+        for name in (METRICS_FILE, FIT_FILE):
+            (run.path / name).unlink(missing_ok=True)
         shutil.rmtree(run.path / CHECKPOINT_DIR, ignore_errors=True)
     bundle_id = None if force else packaged_bundle_id(run, workspace.models_dir)
-    was_skipped = bundle_id is not None and is_evaluated(run)
+    was_skipped = bundle_id is not None and run.is_fitted and is_evaluated(run)
     if was_skipped:
         workspace.progress.note(
             f"unchanged: snapshot {snapshot.snapshot_id}, settings and code are those of run "

@@ -32,6 +32,8 @@ class ModelSettings:
     max_reviews: int
     max_review_chars: int
     text_version: int = TEXT_VERSION
+    feature_version: int = 1
+    """Version of the feature SQL, as macro ``feature_version`` says."""
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> ModelSettings:
@@ -79,6 +81,8 @@ class ModelSettings:
         if differences:
             raise BundleMismatchError(
                 f"bundle {bundle_id} was trained with other settings than the dbt vars in use "
-                f"({'; '.join(differences)}). Use the bundle's vars, or run "
-                "`churn-train run` with these vars to train and promote a model for them"
+                f"({'; '.join(differences)}). Use the bundle's vars, or run `churn-train run` with "
+                "these vars to train a model for them (`churn-train promote` chooses one that "
+                "exists); a second data set is best kept apart, with its own CHURN_DUCKDB_PATH "
+                "and CHURN_MODELS_DIR"
             )

@@ -20,7 +20,12 @@ from dbt.adapters.duckdb.plugins import BasePlugin
 
 from churn_udf.errors import SettingsError
 from churn_udf.warehouse import DEVICE_VARIABLE, MODELS_DIR_VARIABLE
-from churn_udf.warehouse.udf import FUNCTION_NAME, make_churn_score
+from churn_udf.warehouse.udf import (
+    CHECKED_FUNCTION_NAME,
+    FUNCTION_NAME,
+    make_checked_churn_score,
+    make_churn_score,
+)
 
 if TYPE_CHECKING:
     from churn_udf.scoring import Scorer
@@ -52,11 +57,19 @@ class Plugin(BasePlugin):
             )
 
     def configure_connection(self, conn: Any) -> None:
-        """Register the SQL function; cursors of the connection see it."""
+        """Register the SQL functions; cursors of the connection see them."""
         conn.create_function(
             FUNCTION_NAME,
             make_churn_score(self._scorer),
             ["VARCHAR", "VARCHAR", "DOUBLE[]"],
+            "DOUBLE",
+            type="arrow",
+            null_handling="special",
+        )
+        conn.create_function(
+            CHECKED_FUNCTION_NAME,
+            make_checked_churn_score(self._scorer),
+            ["VARCHAR", "VARCHAR", "DOUBLE[]", "VARCHAR"],
             "DOUBLE",
             type="arrow",
             null_handling="special",

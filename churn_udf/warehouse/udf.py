@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from churn_udf.bundle_store import require_match
+from churn_udf.contracts.settings import ModelSettings
 from churn_udf.errors import ScoringError
 from churn_udf.scoring import Scorer
 
 FUNCTION_NAME = "churn_score"
+CHECKED_FUNCTION_NAME = "churn_score_checked"
 CALL_HINT = (
     "call it through the dbt macro {{ churn_scoring.churn_score('churn_examples') }}, which "
     "lists the features in the model's order"
@@ -44,6 +48,39 @@ def make_churn_score(get_scorer: Callable[[], Scorer]) -> Callable[[Any, Any, An
         return pa.array(probabilities, pa.float64(), from_pandas=True)
 
     return churn_score
+
+
+def make_checked_churn_score(
+    get_scorer: Callable[[], Scorer],
+) -> Callable[[Any, Any, Any, Any], pa.Array]:
+    """Return ``churn_score`` with a fourth argument: what the rows were built with.
+
+    The dbt macro passes the warehouse's settings and feature names as one JSON constant, so
+    that a model of other windows, text or features is refused as in the Python model.
+
+    Args:
+        get_scorer: Returns the champion's scorer.
+    """
+    score = make_churn_score(get_scorer)
+    verified: set[tuple[str, str]] = set()
+
+    def churn_score_checked(
+        behavior_text: Any, review_text: Any, features: Any, contract: Any
+    ) -> pa.Array:
+        """Check the contract once for each model, then score."""
+        for text in _flat(contract).slice(0, 1).to_pylist():
+            bundle = get_scorer().bundle
+            if (bundle.bundle_id, text) not in verified:
+                document = json.loads(text)
+                require_match(
+                    bundle.manifest,
+                    ModelSettings.from_mapping(document["settings"]),
+                    document["feature_names"],
+                )
+                verified.add((bundle.bundle_id, text))
+        return score(behavior_text, review_text, features)
+
+    return churn_score_checked
 
 
 def _flat(column: Any) -> pa.Array:

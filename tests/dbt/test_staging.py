@@ -314,6 +314,19 @@ def test_profile_columns_can_be_chosen(dbt_project):
     assert dbt_project.query("select profile_text from stg_churn__users") == [("town here",)]
 
 
+def test_dates_of_a_profile_are_left_out_unless_named(dbt_project):
+    """What closed_at says today would tell a past cutoff its future."""
+    closed = datetime.date(2024, 6, 1)
+    users = pa.table({"user_id": ["u1"], "town": ["here"], "closed_at": [closed]})
+    dbt_project.load("users", users)
+    _stage(dbt_project, [BASE], vars={"churn__users_relation": "users"})
+    query = "select profile_text, profile_field_count from stg_churn__users"
+    assert dbt_project.query(query) == [("town here", 1.0)]
+    named = {"churn__users_relation": "users", "churn__profile_columns": ["closed_at"]}
+    _stage(dbt_project, [BASE], vars=named)
+    assert dbt_project.query(query) == [("closed at 2024 06 01", 1.0)]
+
+
 def test_without_users_the_users_table_is_empty_but_typed(dbt_project):
     _stage(dbt_project, [BASE])
     assert dbt_project.table("select * from stg_churn__users").schema == pa.schema(

@@ -1,6 +1,7 @@
 """The SQL function churn_score(...) and the dbt-duckdb plugin that registers it."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 import threading
@@ -217,6 +218,33 @@ def test_a_promotion_takes_effect_at_the_next_call(live, tmp_path):
     (tmp_path / CHAMPION_FILE).unlink()
     with pytest.raises(duckdb.Error, match="no champion"):
         score_once(live)
+
+
+@pytest.mark.parametrize(
+    ("settings", "names", "message"),
+    [
+        ({}, FEATURES, None),
+        ({"horizon_days": 7}, FEATURES, "horizon_days: bundle 30, warehouse 7"),
+        ({"feature_version": 2}, FEATURES, "feature_version"),
+        ({}, FEATURES[::-1], "feature"),
+    ],
+    ids=["same", "horizon", "feature-sql", "order"],
+)
+def test_rows_built_for_another_model_are_refused(live, tmp_path, settings, names, message):
+    bundle = tiny_bundle(tmp_path, FEATURES)
+    set_champion(tmp_path, bundle.bundle_id, reason="test")
+    contract = json.dumps(
+        {
+            "settings": {**bundle.manifest.settings.to_dict(), **settings},
+            "feature_names": list(names),
+        }
+    )
+    query = "select churn_score_checked('visit dairy', '', [1, 2, 3], ?)"
+    if message is None:
+        assert live.execute(query, [contract]).fetchall()[0][0] == score_once(live)
+        return
+    with pytest.raises(duckdb.Error, match=message):
+        live.execute(query, [contract]).fetchall()
 
 
 def test_sql_and_batches_agree(live, tmp_path):

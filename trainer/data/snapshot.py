@@ -6,7 +6,6 @@ of its content and never changed; ``trainer.data.export`` writes it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -203,13 +202,13 @@ def find_snapshot(snapshots_dir: Path, reference: str | None) -> Path:
 
 
 def list_snapshots(snapshots_dir: Path) -> list[Path]:
-    """Return the snapshot directories, oldest first."""
-    found: list[tuple[str, str, Path]] = []
-    for path in snapshots_dir.glob(f"*/{SNAPSHOT_FILE}"):
-        with contextlib.suppress(ValueError, AttributeError):
-            document = json.loads(path.read_text(encoding="utf-8"))
-            found.append((str(document.get("created_at", "")), path.parent.name, path.parent))
-    return [path for _, _, path in sorted(found)]
+    """Return the snapshot directories, the one exported last at the end.
+
+    Exporting the same rows again touches ``snapshot.json``, so its time tells the order.
+    """
+    files = [path for path in snapshots_dir.glob(f"*/{SNAPSHOT_FILE}") if path.is_file()]
+    files.sort(key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    return [path.parent for path in files]
 
 
 def snapshot_identity(document: Mapping[str, Any]) -> str:

@@ -50,6 +50,7 @@ SETTINGS = {
     "max_reviews": 3,
     "max_review_chars": 400,
     "text_version": TEXT_VERSION,
+    "feature_version": 1,
 }
 _CATEGORIES = ("dairy", "bakery", "produce", "meat", "coffee", "garden", "toys", "books")
 _GOOD_WORDS = ("great", "fresh", "friendly", "love", "perfect")

@@ -137,7 +137,8 @@ class Warehouse:
         """
         for plugin in getattr(self._credentials, "plugins", None) or []:
             if plugin.module == PLUGIN_MODULE:
-                return Path((plugin.config or {}).get("models_dir", DEFAULT_MODELS_DIR))
+                stated = str((plugin.config or {}).get("models_dir", DEFAULT_MODELS_DIR))
+                return Path(stated).expanduser()
         return Path(DEFAULT_MODELS_DIR)
 
     @contextlib.contextmanager

@@ -195,6 +195,7 @@ class StageRunner:
                 "module": stage.module.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "random": torch.get_rng_state(),
+                "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
                 "history": json.dumps(self.history),
                 **state.to_dict(),
             }
@@ -244,8 +245,14 @@ class _StageState:
         for field in dataclasses.fields(self):
             setattr(self, field.name, saved[field.name])
         stage.module.load_state_dict(saved["module"])
+        devices = {name: value.device for name, value in stage.module.state_dict().items()}
+        for kept in (self.best or {}, self.average or {}):
+            for name, value in kept.items():
+                kept[name] = value.to(devices[name])
         optimizer.load_state_dict(saved["optimizer"])
         torch.set_rng_state(saved["random"])
+        if saved["cuda_random"]:
+            torch.cuda.set_rng_state_all(saved["cuda_random"])
 
 
 def _make_optimizer(groups: Sequence[dict[str, Any]], config: FitConfig) -> torch.optim.Optimizer:

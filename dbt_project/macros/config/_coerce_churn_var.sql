@@ -37,12 +37,12 @@
         {% set number = text | float | int %}
         {% set is_allowed = is_number and spec['min'] <= number <= spec['max'] %}
     {% else %}
-        {% set allowed = 'a number above 0, at most 1e15' %}
+        {% set allowed = 'a number above 0, at most 1e12' %}
         {% set is_number = modules.re.match(
             '^[0-9]+([.][0-9]*)?(e[+]?[0-9]{1,2})?$', text | lower
         ) %}
         {% set number = text | float %}
-        {% set is_allowed = is_number and 0 < number <= 1e15 %}
+        {% set is_allowed = is_number and 0 < number <= 1e12 %}
     {% endif %}
     {% if not is_allowed or value is boolean %}
         {% do return(churn_scoring._raise_churn_var(

@@ -1,7 +1,7 @@
 {#
     The champion's calibrated churn probability of a row of churn_examples, or of any
     relation with its text and feature columns. `relation_alias` is the relation's alias in
-    the query. The order of the features is the model's; the function only counts them.
+    the query. Settings and feature names go along, so that a model of others is refused.
 #}
 {% macro churn_score(relation_alias) %}
     {{- return(adapter.dispatch('churn_score', 'churn_scoring')(relation_alias)) -}}
@@ -17,13 +17,18 @@
 
 
 {% macro duckdb__churn_score(relation_alias) -%}
-    churn_score(
+    {%- set contract = {
+        'settings': churn_scoring.churn_settings(),
+        'feature_names': churn_scoring.feature_columns(),
+    } -%}
+    churn_score_checked(
         {{ relation_alias }}.behavior_text,
         {{ relation_alias }}.review_text_recent,
         [
             {% for name in churn_scoring.feature_columns() -%}
             {{ relation_alias }}.{{ name }}{{ ',' if not loop.last }}
             {% endfor -%}
-        ]
+        ],
+        '{{ tojson(contract) | replace("'", "''") }}'
     )
 {%- endmacro %}

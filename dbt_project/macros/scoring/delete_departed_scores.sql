@@ -1,20 +1,14 @@
 {#
-    Post-hook of churn_scores: at the score cutoff, removes users who are no longer in
-    the population there, whichever model scored them. It runs in the transaction of the
-    build. Not on `--empty` builds, whose churn_examples says nothing about who left.
+    Post-hook of churn_scores: removes users who are no longer in the population of the
+    cutoff, whichever model scored them: erased, or of a data set that was replaced. It
+    runs in the transaction of the build. Not on `--empty` builds, whose churn_examples
+    says nothing about who left.
 #}
 {% macro delete_departed_scores() %}
     {%- if execute and is_incremental() and not flags.EMPTY %}
     delete from {{ this }}
     where
-        cutoff_date in (
-
-            select spine.cutoff_date
-            from {{ ref('int_cutoffs_spined') }} as spine
-            where spine.is_score_cutoff
-
-        )
-        and not exists (
+        not exists (
 
             select 1
             from {{ ref('churn_examples') }} as examples

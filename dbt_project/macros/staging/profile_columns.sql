@@ -1,6 +1,7 @@
 {#
     The profile columns of the users input, in order: a list of {'name', 'family'}.
-    Nested and binary columns are left out with a note, unless asked for by name.
+    Nested and binary columns are left out with a note, unless asked for by name. So are dates
+    and times: today's "closed at" or "last seen" would tell a past cutoff its future.
 #}
 {% macro profile_columns(relation) %}
     {% set stored = churn_scoring.columns_of(relation) %}
@@ -21,7 +22,14 @@
             {% endif %}
         {% else %}
             {% set family = churn_scoring.data_type_family(column['type']) %}
-            {% if family != 'other' %}
+            {% set is_moment = family.startswith('timestamp') or family == 'date' %}
+            {% if wanted is none and is_moment %}
+                {% do log(
+                    'churn_scoring: profile column ' ~ column['name'] ~ ' is a date or time'
+                    ~ ' and is left out: it may tell what happened after a cutoff; name it in'
+                    ~ ' churn__profile_columns if it does not', info=true
+                ) %}
+            {% elif family != 'other' %}
                 {% do columns.append({'name': column['name'], 'family': family}) %}
             {% elif wanted is not none %}
                 {% do churn_scoring._raise_churn_var(

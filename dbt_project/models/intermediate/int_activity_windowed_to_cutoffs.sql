@@ -144,7 +144,9 @@ windowed as (
         max_by(day_amount_units, case when is_purchase_day = 1 then event_date end)
             as last_day_amount_units,
         coalesce(
-            sum({{ churn_scoring.wide_integer('day_amount_units') }} * day_amount_units),
+            sum(
+                {{ churn_scoring.wide_integer('day_amount_units') }} * day_amount_units
+            ),
             0
         ) as day_amount_square_units,
         max_by(rating_units, case when rating_count > 0 then event_date end)

@@ -135,6 +135,17 @@ cutoff_hashes as (
 
 ),
 
+word_hash as (
+
+    select
+        count(*) as word_count,
+        {{ churn_scoring.sum_of_hashes("word || cast(polarity as "
+            ~ dbt.type_string() ~ ")") }} as hash_sum
+
+    from {{ ref('review_sentiment_words') }}
+
+),
+
 profile_hash as (
 
     select
@@ -159,6 +170,8 @@ fingerprinted as (
             "cast(cutoff_hashes.hash_sum as " ~ dbt.type_string() ~ ")",
             "cast(profile_hash.user_count as " ~ dbt.type_string() ~ ")",
             "cast(profile_hash.hash_sum as " ~ dbt.type_string() ~ ")",
+            "cast(word_hash.word_count as " ~ dbt.type_string() ~ ")",
+            "cast(word_hash.hash_sum as " ~ dbt.type_string() ~ ")",
         ]) }} as input_fingerprint,
 
         cutoffs.is_training_cutoff,
@@ -172,6 +185,13 @@ fingerprinted as (
 
     cross join profile_hash
 
+    cross join word_hash
+
 )
 
+{% if flags.EMPTY and previous is not none -%}
+{# An empty build says nothing about cutoffs: what was scored stays known. #}
+select * from {{ previous }}
+{%- else -%}
 select * from fingerprinted
+{%- endif %}

@@ -77,7 +77,14 @@ flagged as (
         case when qualifying_event_count > 0 then 1 else 0 end as is_active,
         case when qualifying_event_count > 0 then event_date end as active_date,
         case when amount_event_count > 0 then 1 else 0 end as is_purchase_day,
-        mod({{ dbt.datediff("cast('1970-01-05' as date)", 'event_date', 'day') }}, 7)
+        {# The remainder of an earlier day is negative. #}
+        mod(
+            mod(
+                {{ dbt.datediff("cast('1970-01-05' as date)", 'event_date', 'day') }},
+                7
+            ) + 7,
+            7
+        )
             as weekday_number
 
     from days

@@ -28,6 +28,7 @@ SETTINGS = {
     "max_reviews": 3,
     "max_review_chars": 400,
     "text_version": 1,
+    "feature_version": 1,
 }
 
 

@@ -23,7 +23,12 @@ from trainer.runs import open_run
 
 
 def metrics(
-    *, auroc: float = 0.8, high: float = 0.85, recency: float = 0.7, brier: float = 0.15
+    *,
+    auroc: float = 0.8,
+    high: float = 0.85,
+    recency: float = 0.7,
+    brier: float = 0.15,
+    kindness: float = 0.0,
 ) -> dict[str, Any]:
     def table(value: float, upper: float, score: float) -> dict[str, Any]:
         return {
@@ -38,6 +43,10 @@ def metrics(
             "recency": table(recency, recency, 0.2),
             "base_rate": table(0.5, 0.5, 0.2),
         },
+        "differences": {
+            "recency": {"auroc": {"high": auroc - recency + kindness}},
+            "base_rate": {"brier_score": {"high": 0.2 - brier + kindness}},
+        },
     }
 
 
@@ -49,6 +58,7 @@ def metrics(
         pytest.param({"high": 0.549}, "at best 0.549", id="chance-below"),
         pytest.param({"recency": 0.82}, None, id="recency-at-bound"),
         pytest.param({"recency": 0.821}, "of the recency rule", id="recency-better"),
+        pytest.param({"recency": 0.86, "kindness": 0.05}, None, id="recency-better-or-noise"),
         pytest.param({"brier": 0.22}, None, id="constant-at-bound"),
         pytest.param({"brier": 0.221}, "base rate for everyone", id="constant-better"),
     ],
@@ -56,10 +66,15 @@ def metrics(
 def test_gate_bounds(changes: dict[str, float], message: str | None) -> None:
     found = metrics(**changes)
     if message is None:
-        assert check_gate(found, GateConfig(max_recency_deficit=0.02 + 1e-12))["auroc"] == 0.8
+        assert (
+            check_gate(
+                found, GateConfig(max_recency_deficit=0.02 + 1e-9, max_brier_excess=0.02 + 1e-9)
+            )["auroc"]
+            == 0.8
+        )
         return
     with pytest.raises(QualityGateError, match=message) as caught:
-        check_gate(found, GateConfig(max_recency_deficit=0.02 + 1e-12))
+        check_gate(found, GateConfig(max_recency_deficit=0.02 + 1e-9, max_brier_excess=0.02 + 1e-9))
     assert caught.value.facts["auroc"] == 0.8
     assert "churn-train promote" in str(caught.value)
 
@@ -73,6 +88,7 @@ def test_gate_asks_only_for_baselines_that_were_fitted() -> None:
 def test_undefined_metric_breaks_no_bound() -> None:
     found = metrics()
     found["test"]["recency"]["auroc"]["value"] = None
+    found["differences"]["recency"]["auroc"]["high"] = None
     check_gate(found, GateConfig())
 
 

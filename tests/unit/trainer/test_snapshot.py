@@ -271,6 +271,10 @@ def test_references_find_one_snapshot(tmp_path: Path) -> None:
     snapshot = write(tmp_path, [batch(["a"])])
     assert find_snapshot(tmp_path, None) == snapshot.path
     assert find_snapshot(tmp_path, snapshot.snapshot_id[:6]) == snapshot.path
+    other = synthetic_snapshot(tmp_path, num_users=10, seed=99)
+    assert find_snapshot(tmp_path, None) == other.path
+    os.utime(snapshot.path / "snapshot.json")  # what exporting the same rows again does
+    assert find_snapshot(tmp_path, None) == snapshot.path
     assert find_snapshot(tmp_path / "elsewhere", str(snapshot.path)) == snapshot.path
     with pytest.raises(SnapshotNotFoundError, match="found: "):
         find_snapshot(tmp_path, "zzz")

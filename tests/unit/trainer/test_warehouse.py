@@ -55,7 +55,7 @@ MACROS = """
     'observation_days': 365, 'eligibility_days': 90, 'gap_days': 0,
     'horizon_days': var('churn__horizon_days', 14), 'qualifying_event_types': ['purchase'],
     'max_visits': 16, 'max_words_per_visit': 4, 'max_reviews': 3, 'max_review_chars': 400,
-    'text_version': var('text_version', 1)} %}
+    'text_version': var('text_version', 1), 'feature_version': 1} %}
   {% set relations = {} %}
   {% for name in ['churn_examples', 'int_cutoffs_spined'] %}
     {% do relations.update({name: '"' ~ target.schema ~ '"."' ~ name ~ '"'}) %}
