@@ -114,6 +114,7 @@ def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path) -> None:
     """A real Ctrl-C while training; that the checkpoint is resumed is tested with fit."""
     synthetic_snapshot(tmp_path / "snapshots", num_users=60)
     slow = ["--set", "fit.numeric_epochs=100000", "--set", "fit.checkpoint_seconds=0"]
+    slow += ["--set", "fit.patience=100000"]
     command = [sys.executable, "-m", "trainer", "fit", *TINY_FLAGS, *slow]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
