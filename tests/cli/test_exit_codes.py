@@ -118,7 +118,13 @@ def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "trainer", "fit", *TINY_FLAGS, *slow]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        # A runner in the background of a shell hands down an ignored Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("runs/*/checkpoint/*")):

@@ -19,7 +19,8 @@ CHECKPOINT_FILE = "state.pt"
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Let Ctrl-C wait until the block is done: torch swallows one that hits it while it saves."""
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not callable(signal.getsignal(signal.SIGINT)):  # ignored stays ignored
         yield
         return
     caught: list[int] = []

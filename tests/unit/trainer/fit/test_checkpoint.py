@@ -19,9 +19,13 @@ class Interrupting:
 
 def test_interrupt_while_saving_is_raised_once_the_file_is_whole(tmp_path):
     checkpointer = Checkpointer(tmp_path, 0.0)
-    with pytest.raises(KeyboardInterrupt):
-        checkpointer.save({"step": 1, "pressed": Interrupting()})
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            checkpointer.save({"step": 1, "pressed": Interrupting()})
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, earlier)
     checkpointer.save({"step": 2, "weights": torch.ones(3)})
     state = checkpointer.load()
     assert state is not None
