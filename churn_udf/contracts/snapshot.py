@@ -6,7 +6,7 @@ A snapshot is a directory ``<snapshot_id>/`` with Arrow IPC files ``part-00000.a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -83,15 +83,3 @@ def conform_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 def feature_names_of(schema: pa.Schema) -> tuple[str, ...]:
     """Return the feature columns of a snapshot's schema, in order."""
     return tuple(name for name in schema.names if name not in RESERVED_NAMES)
-
-
-def require_columns(available: Iterable[str], wanted: Sequence[str], *, what: str) -> None:
-    """Check that all wanted columns exist.
-
-    Raises:
-        SnapshotSchemaError: Names the missing columns of ``what``.
-    """
-    present = set(available)
-    missing = [name for name in wanted if name not in present]
-    if missing:
-        raise SnapshotSchemaError(f"{what} lacks columns {missing}; it has {sorted(present)}")
