@@ -31,7 +31,7 @@ $(DEMO_STAMP):
 	@scripts/setup_venv.sh "$(PYTHON)" .venv $@ -c constraints.txt -e '.[train,demo]'
 
 $(DEV_STAMP):
-	@scripts/setup_venv.sh "$(PYTHON)" .venv $@ -c constraints.txt -e '.[train,demo,minilm,dev]'
+	@scripts/setup_venv.sh "$(PYTHON)" .venv $@ -c constraints.txt -e '.[train,tune,adapters,tensorboard,wandb,mlflow,demo,minilm,dev]'
 
 $(LINT_STAMP):
 	@scripts/setup_venv.sh "$(PYTHON)" .venv-lint $@ -c constraints-lint.txt \

@@ -23,7 +23,7 @@ rewrite() {
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-compile pyproject.toml --extra train --extra demo --extra minilm --extra dev \
+compile pyproject.toml --all-extras \
     -o "$scratch/main.txt"
 compile scripts/requirements-lint.txt -o "$scratch/lint.txt"
 rewrite constraints.txt "$scratch/main.txt"
