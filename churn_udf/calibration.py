@@ -46,10 +46,13 @@ class Calibrator:
     Attributes:
         kind: identity, temperature, platt, beta or isotonic.
         params: Lists of numbers by name; which names is ``PARAMETERS[kind]``.
+        offset: Added to the log odds of what the map says: by how much the base rate at the
+            scoring cutoff is expected to differ from that of the rows it was fitted on.
     """
 
     kind: str
     params: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
         """Check kind and parameters.
@@ -71,6 +74,8 @@ class Calibrator:
                 raise BundleIntegrityError(
                     f"calibrator {self.kind} parameter {name!r} must be finite numbers"
                 )
+        if not np.isfinite(self.offset):
+            raise BundleIntegrityError(f"calibrator offset {self.offset}; allowed: a finite number")
 
     def apply(self, logits: npt.ArrayLike) -> FloatArray:
         """Return calibrated probabilities.
@@ -97,12 +102,16 @@ class Calibrator:
             )
         else:
             probabilities = np.interp(values, self.params["x"], self.params["y"])
+        if self.offset:
+            bounded = np.clip(probabilities, PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR)
+            probabilities = sigmoid(np.log(bounded) - np.log1p(-bounded) + self.offset)
         return np.clip(probabilities, PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR)
 
     def to_json(self) -> str:
         """Return the text of ``calibration.json``."""
         params = {name: list(map(float, values)) for name, values in self.params.items()}
-        return json.dumps({"kind": self.kind, "params": params}, indent=2, sort_keys=True) + "\n"
+        document = {"kind": self.kind, "params": params, "offset": float(self.offset)}
+        return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Calibrator:
@@ -113,6 +122,7 @@ class Calibrator:
         """
         try:
             document = json.loads(text)
-            return cls(kind=document["kind"], params=document["params"])
+            offset = float(document.get("offset", 0.0))
+            return cls(kind=document["kind"], params=document["params"], offset=offset)
         except (ValueError, KeyError, TypeError) as error:
             raise BundleIntegrityError(f"calibration.json is damaged: {error}") from error

@@ -32,7 +32,7 @@ REBUILD_HINT = "rebuild its features with `dbt build -s +churn_examples`"
 
 
 class Output(Protocol):
-    """What a runner returns: see ``churn_udf.model.runner.ModelOutput``."""
+    """What a runner returns: see ``churn_udf.model.output.ModelOutput``."""
 
     @property
     def logits(self) -> FloatArray:
@@ -44,7 +44,7 @@ class Output(Protocol):
 
 
 class Runner(Protocol):
-    """What scoring needs of a model: see ``churn_udf.model.runner.ModelRunner``."""
+    """What scoring needs of a model: see ``churn_udf.model.ensemble.EnsembleRunner``."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ class Scorer:
 
     @classmethod
     def load(cls, bundle: Bundle, *, device: str = "auto") -> Scorer:
-        """Load the bundle's model (imports torch).
+        """Load the members of the bundle that have a weight; only ``bert`` imports torch.
 
         Args:
             bundle: A verified bundle.
@@ -108,9 +108,10 @@ class Scorer:
             BundleIntegrityError: Weights and configuration do not fit each other.
             ScoringError: The device does not exist.
         """
-        from churn_udf.model.runner import ModelRunner
+        from churn_udf.model.ensemble import EnsembleRunner
 
-        return cls(bundle, ModelRunner.load(bundle.directory, device=device))
+        features = bundle.manifest.features
+        return cls(bundle, EnsembleRunner.load(bundle.directory, features, device=device))
 
     def score_batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Score a stream, holding at most ``MAX_BATCH_ROWS`` rows of results at a time.

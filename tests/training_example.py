@@ -29,6 +29,8 @@ TINY_SETTINGS = {
     "fit.device": "cpu",
     "evaluate.num_bootstrap": 20,
     "evaluate.baselines": "base_rate,recency",
+    "ensemble.kinds": "bert",
+    "ensemble.members": "bert",
 }
 TINY_FLAGS = [part for key, value in TINY_SETTINGS.items() for part in ("--set", f"{key}={value}")]
 

@@ -15,10 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from churn_udf.contracts.bundle import MEMBER_FILES
+from churn_udf.model.ensemble import KINDS
 from trainer.data.snapshot import SnapshotConfig
 from trainer.data.splits import SplitConfig
 from trainer.errors import ConfigError
 from trainer.evaluate import BASELINE_TITLES, RfmColumns
+from trainer.evaluate.base_rates import BASE_RATE_KINDS
 from trainer.evaluate.calibration import CALIBRATION_KINDS
 from trainer.fit.config import FitConfig
 
@@ -49,6 +52,9 @@ class EvaluateConfig:
     """Feature that counts activity for the RFM baseline."""
     monetary_feature: str = _RFM.monetary
     """Feature that sums amounts for the RFM baseline."""
+    base_rate: str = "shrunk"
+    """What base rate a calibrator expects: ``newest`` (of the newest labelled rows), ``shrunk``
+    (halfway from there to all known labels), or ``em`` (from the unlabelled scores)."""
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -60,6 +66,7 @@ class EvaluateConfig:
             )
         _require_subset("evaluate.calibration", self.calibration, CALIBRATION_KINDS)
         _require_subset("evaluate.baselines", self.baselines, tuple(BASELINE_TITLES))
+        _require_subset("evaluate.base_rate", (self.base_rate,), BASE_RATE_KINDS)
 
     @property
     def rfm(self) -> RfmColumns:
@@ -69,6 +76,31 @@ class EvaluateConfig:
             frequency=self.frequency_feature,
             monetary=self.monetary_feature,
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class EnsembleConfig:
+    """Which models may score, alone or together; chosen on validation rows."""
+
+    kinds: tuple[str, ...] = KINDS
+    """``bert``, ``gbm``, ``stack``: which may be chosen; name one to have it."""
+    members: tuple[str, ...] = tuple(MEMBER_FILES)
+    """Models that a stack may weigh."""
+    shrinkage: float = 0.05
+    """Pull of the stack's weights towards equal shares, per validation row."""
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        _require_subset("ensemble.kinds", self.kinds, KINDS)
+        _require_subset("ensemble.members", self.members, tuple(MEMBER_FILES))
+        if self.shrinkage < 0.0:
+            raise ConfigError(f"ensemble.shrinkage is {self.shrinkage}; allowed: 0 or more")
+        for kind in self.kinds:
+            if kind in MEMBER_FILES and kind not in self.members:
+                raise ConfigError(
+                    f"ensemble.kinds names {kind!r}, which is not among ensemble.members "
+                    f"({', '.join(self.members)}); add it there or drop the kind"
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +140,8 @@ class TrainConfig:
     """Model and training; ``fit.seed`` is the seed of everything random."""
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
     """How a model is judged."""
+    ensemble: EnsembleConfig = dataclasses.field(default_factory=EnsembleConfig)
+    """Which models may score, alone or together."""
     thresholds: ThresholdConfig = dataclasses.field(default_factory=ThresholdConfig)
     """From which probability a customer is flagged."""
     gate: GateConfig = dataclasses.field(default_factory=GateConfig)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from churn_udf.calibration import Calibrator
+from trainer.candidates import Candidates
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import BY_USER, Splits
 from trainer.evaluate import (
@@ -24,7 +24,10 @@ from trainer.report.data import FeatureImportance, ReportData, SplitFacts
 from trainer.runs import Run, package_versions
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
-MODEL_NAME = "bert"
+KIND_TITLES = {
+    "gbm": "Gradient-boosted trees",
+    "stack": "Stack of BERT, trees and linear models",
+}
 NUM_REPORTED_FEATURES = 25
 REPORTED_SETTINGS = (
     "observation_days",
@@ -40,19 +43,28 @@ REPORTED_SETTINGS = (
 class Judgement:
     """Everything that evaluation found out, before it is written."""
 
-    calibrator: Calibrator
-    calibration: dict[str, Any]
+    model: str
+    """The chosen kind of ensemble."""
+    candidates: Candidates
     thresholds: dict[str, ThresholdChoice]
     """By model."""
     probabilities: dict[str, dict[str, FloatArray]]
     """Split -> model -> (N,) calibrated."""
-    logits: dict[str, FloatArray]
-    """Split -> (N,) uncalibrated logits of the model."""
     intervals: dict[str, dict[str, Interval]]
     """Model -> metric -> value with interval, on test rows."""
     differences: dict[str, dict[str, Interval]]
-    """Baseline -> metric -> by how much the model is better."""
-    baselines: dict[str, BaselineResult]
+    """Other model -> metric -> by how much the chosen one is better."""
+
+    @property
+    def baselines(self) -> dict[str, BaselineResult]:
+        """The baselines that were asked for."""
+        known = self.candidates.baselines
+        return {name: known[name] for name in self.probabilities["test"] if name in known}
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """How the chosen model was calibrated."""
+        return self.candidates.chosen.calibration
 
 
 def write_predictions(path: Path, snapshot: Snapshot, splits: Splits, found: Judgement) -> None:
@@ -68,7 +80,7 @@ def write_predictions(path: Path, snapshot: Snapshot, splits: Splits, found: Jud
             "user_id": keys.column("user_id"),
             "cutoff_date": keys.column("cutoff_date"),
             "label": pa.array(snapshot.labels[rows].astype(np.int8)),
-            f"{MODEL_NAME}_logit": pa.array(found.logits[name]),
+            f"{found.model}_logit": pa.array(found.candidates.chosen.logits[name]),
             **{model: pa.array(values) for model, values in models.items()},
         }
         tables.append(pa.table(columns))
@@ -81,21 +93,24 @@ def report_data(
     run: Run, snapshot: Snapshot, splits: Splits, found: Judgement, fit_facts: dict[str, Any]
 ) -> ReportData:
     """Return what the HTML report shows."""
-    choice = found.thresholds[MODEL_NAME]
+    choice = found.thresholds[found.model]
     base_rate = float(snapshot.labels[splits.valid].mean())
-    booster = found.baselines.get("lightgbm")
+    booster = found.candidates.baselines.get("lightgbm")
     descriptions = {feature.name: feature.description for feature in snapshot.features}
     importance = booster.importance[:NUM_REPORTED_FEATURES] if booster else []
     provenance = snapshot.document["provenance"]
     return ReportData(
         title=f"Churn model {run.run_id}",
-        model_name=MODEL_NAME,
+        model_name=found.model,
         labels=snapshot.labels[splits.test],
         probabilities=found.probabilities["test"],
         metrics=found.intervals,
         differences=found.differences,
         threshold=choice.threshold,
-        titles={MODEL_NAME: model_title(run.config.fit.encoder), **BASELINE_TITLES},
+        titles={
+            **{kind: model_title(kind, run.config.fit.encoder) for kind in ("bert", *KIND_TITLES)},
+            **BASELINE_TITLES,
+        },
         splits=[
             SplitFacts(
                 name=name,
@@ -130,7 +145,7 @@ def report_data(
             **{name: snapshot.settings.get(name) for name in REPORTED_SETTINGS},
         },
         model_facts={
-            **fit_facts["facts"],
+            **_shown_facts(fit_facts["facts"], found),
             "seed": run.config.fit.seed,
             "versions": ", ".join(f"{name} {text}" for name, text in package_versions().items()),
         },
@@ -138,24 +153,44 @@ def report_data(
     )
 
 
-def model_title(encoder: str) -> str:
-    """Return the model's name for people."""
-    return f"BERT ({Path(encoder).name}) with features"
+def _shown_facts(facts: dict[str, Any], found: Judgement) -> dict[str, Any]:
+    """Return what the report tells of model and training."""
+    weights = found.candidates.choice.ensemble.weights
+    shown = {name: value for name, value in facts.items() if not isinstance(value, dict)}
+    for name, refit in facts["refits"].items():
+        last = refit["cutoffs"][-1]
+        shown[f"{name} fit"] = f"{refit['rows']:,} rows, cutoffs to {last}"
+    return {
+        "chosen": f"{found.model}: {found.candidates.choice.table['reason']}",
+        "weights": ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items()),
+        **shown,
+    }
+
+
+def model_title(kind: str, encoder: str) -> str:
+    """Return a kind of ensemble's name for people."""
+    return KIND_TITLES.get(kind, f"BERT ({Path(encoder).name}) with features")
 
 
 def warnings_of(splits: Splits, found: Judgement) -> list[str]:
     """Return what a reader of the numbers must know first."""
     warnings = []
-    if splits.valid_mode == BY_USER:
+    if splits.test_mode == BY_USER:
+        warnings.append(
+            "The history is too short to hold back any cutoff: training, validation and test share "
+            "their cutoffs and differ by users. The numbers tell how well other customers of the "
+            "same weeks are told apart, not how well the model foresees a later time."
+        )
+    elif splits.valid_mode == BY_USER:
         warnings.append(
             "The history is too short to hold back a validation cutoff: training and validation "
             "share their cutoffs and differ by users, so early stopping and calibration have not "
             "seen time pass. The test is out of time as usual."
         )
-    choice = found.thresholds[MODEL_NAME]
+    choice = found.thresholds[found.model]
     if not choice.is_satisfied:
         warnings.append(f"Threshold: {choice.reason}.")
     for name, table in found.differences.items():
-        if table["auroc"].high < 0.0:
+        if name in BASELINE_TITLES and table["auroc"].high < 0.0:
             warnings.append(f"{BASELINE_TITLES[name]} ranks better than the model (AUROC).")
     return warnings

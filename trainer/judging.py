@@ -7,46 +7,49 @@ and only measured.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from churn_udf.calibration import Calibrator
 from churn_udf.contracts.bundle import CALIBRATION_FILE, METRICS_FILE, THRESHOLDS_FILE
 from churn_udf.thresholds import Thresholds, Tier
+from trainer.candidates import (
+    JUDGED_SPLITS,
+    Candidates,
+    find_candidates,
+    shipped_calibrator,
+    shipped_logits,
+    write_shipped,
+)
 from trainer.config import TrainConfig
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
 from trainer.evaluate import (
-    BaselineResult,
-    BaselineRows,
     Interval,
     best_model,
     bootstrap_intervals,
     choose_threshold,
     classification_metrics,
-    fit_baselines,
-    fit_calibrator,
     paired_difference,
     tier_bounds,
 )
-from trainer.judgement import MODEL_NAME, Judgement, report_data, write_predictions
+from trainer.fit.refit import Fits
+from trainer.judgement import Judgement, report_data, write_predictions
 from trainer.progress import Progress
 from trainer.report import render_report
 from trainer.runs import (
     FIT_FILE,
-    GBM_FILE,
     PREDICTIONS_FILE,
     REPORT_FILE,
+    SHIPPED_FILE,
     Run,
     evaluation_key,
     read_json,
     write_text,
 )
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
-PREDICT_ROWS = 4_096
-JUDGED_SPLITS = ("valid", "test")
+SHIPPED_SAMPLE = 512
 
 
 def evaluate_run(
@@ -68,18 +71,17 @@ def evaluate_run(
         ConfigError: A feature that a baseline needs does not exist.
     """
     fit_facts = run.read_json(FIT_FILE)
-    logits = {
-        name: _predict(run, snapshot, getattr(splits, name), progress, name)
-        for name in JUDGED_SPLITS
-    }
-    judgement = _judge(run.config, snapshot, splits, logits, progress)
+    fits = Fits.of(run.path, fit_facts["facts"], fit_facts["history"])
+    found = find_candidates(run.config, snapshot, splits, fits, progress)
+    judgement = _judge(run.config, snapshot, splits, found, progress)
     metrics = _metrics_document(run, snapshot, splits, judgement)
     write_predictions(run.path / PREDICTIONS_FILE, snapshot, splits, judgement)
-    write_text(run.path / CALIBRATION_FILE, judgement.calibrator.to_json())
+    with progress.step("final fit"):
+        write_shipped(run, snapshot, splits, found, fits)
+        calibrator = shipped_calibrator(run, snapshot, splits, found.chosen, fits)
+    write_text(run.path / CALIBRATION_FILE, calibrator.to_json())
+    _write_shipped_sample(run, snapshot, splits, calibrator)
     write_text(run.path / THRESHOLDS_FILE, _thresholds_of(splits, snapshot, judgement).to_json())
-    booster = judgement.baselines.get("lightgbm")
-    if booster is not None and booster.model_text:
-        write_text(run.path / GBM_FILE, booster.model_text)
     with progress.step("report"):
         page = render_report(report_data(run, snapshot, splits, judgement, fit_facts))
         write_text(run.path / REPORT_FILE, page)
@@ -94,52 +96,22 @@ def is_evaluated(run: Run) -> bool:
     return found is not None and found.get("evaluation_key") == key
 
 
-def _predict(
-    run: Run, snapshot: Snapshot, rows: npt.NDArray[np.int64], progress: Progress, name: str
-) -> FloatArray:
-    """Return (N,) logits of these rows, by the code that scores in the warehouse."""
-    from churn_udf.model.runner import ModelRunner
-
-    runner = ModelRunner.load(run.model_dir, device=run.config.fit.device)
-    logits = np.empty(len(rows))
-    with progress.step(f"predict {name}", total=len(rows)) as step:
-        for start in range(0, len(rows), PREDICT_ROWS):
-            chunk = rows[start : start + PREDICT_ROWS]
-            tokens = runner.tokenizer.encode(*snapshot.texts(chunk))
-            values = runner.logits(tokens, snapshot.feature_matrix[chunk])
-            logits[start : start + PREDICT_ROWS] = values
-            step.advance(len(chunk))
-    return logits
-
-
 def _judge(
-    config: TrainConfig,
-    snapshot: Snapshot,
-    splits: Splits,
-    logits: dict[str, FloatArray],
-    progress: Progress,
+    config: TrainConfig, snapshot: Snapshot, splits: Splits, found: Candidates, progress: Progress
 ) -> Judgement:
-    """Calibrate, fit baselines, choose thresholds and measure with intervals."""
-    seed = config.fit.seed
+    """Choose thresholds and measure with intervals."""
+    model = found.choice.ensemble.kind
     labels = {name: snapshot.labels[getattr(splits, name)] for name in JUDGED_SPLITS}
-    users = {name: np.asarray(snapshot.user_ids(getattr(splits, name))) for name in JUDGED_SPLITS}
-    calibrator, calibration = fit_calibrator(
-        logits["valid"],
-        labels["valid"],
-        users["valid"],
-        kinds=config.evaluate.calibration,
-        seed=seed,
-    )
-    baselines = _fit_baselines(config, snapshot, splits, progress)
+    reported = {name: found.baselines[name] for name in config.evaluate.baselines}
     probabilities = {
-        "valid": {
-            MODEL_NAME: calibrator.apply(logits["valid"]),
-            **{name: result.valid_probabilities for name, result in baselines.items()},
-        },
-        "test": {
-            MODEL_NAME: calibrator.apply(logits["test"]),
-            **{name: result.test_probabilities for name, result in baselines.items()},
-        },
+        name: {
+            **{kind: item.probabilities[name] for kind, item in found.by_kind.items()},
+            **{
+                title: result.valid_probabilities if name == "valid" else result.test_probabilities
+                for title, result in reported.items()
+            },
+        }
+        for name in JUDGED_SPLITS
     }
     chosen = config.thresholds
     thresholds = {
@@ -150,60 +122,45 @@ def _judge(
     }
     shared: dict[str, Any] = {
         "num_samples": config.evaluate.num_bootstrap,
-        "seed": seed,
-        "groups": users["test"],
+        "seed": config.fit.seed,
+        "groups": np.asarray(snapshot.user_ids(splits.test)),
         "confidence": config.evaluate.confidence,
     }
-    with progress.step("intervals", total=1 + len(baselines), unit="comparisons") as step:
+    tested = probabilities["test"]
+    with progress.step("intervals", total=len(tested), unit="comparisons") as step:
         bounds = {name: choice.threshold for name, choice in thresholds.items()}
-        intervals = bootstrap_intervals(labels["test"], probabilities["test"], bounds, **shared)
+        intervals = bootstrap_intervals(labels["test"], tested, bounds, **shared)
         step.advance()
         differences = {}
-        for name in baselines:
-            ours, theirs = probabilities["test"][MODEL_NAME], probabilities["test"][name]
-            differences[name] = paired_difference(labels["test"], ours, theirs, **shared)
-            step.advance()
+        for name, theirs in tested.items():
+            if name != model:
+                differences[name] = paired_difference(
+                    labels["test"], tested[model], theirs, **shared
+                )
+                step.advance()
     return Judgement(
-        calibrator=calibrator,
-        calibration=calibration,
+        model=model,
+        candidates=found,
         thresholds=thresholds,
         probabilities=probabilities,
-        logits=logits,
         intervals=intervals,
         differences=differences,
-        baselines=baselines,
     )
 
 
-def _fit_baselines(
-    config: TrainConfig, snapshot: Snapshot, splits: Splits, progress: Progress
-) -> dict[str, BaselineResult]:
-    """Fit the baselines on the same rows and features."""
-    chosen = config.evaluate
-    rows = {
-        name: BaselineRows(
-            features_NF=snapshot.feature_matrix[getattr(splits, name)],
-            labels_N=snapshot.labels[getattr(splits, name)],
-            user_ids_N=np.asarray(snapshot.user_ids(getattr(splits, name))),
-        )
-        for name in ("train", *JUDGED_SPLITS)
-    }
-    with progress.step("baselines", total=len(chosen.baselines), unit="models") as step:
-        return fit_baselines(
-            rows["train"],
-            rows["valid"],
-            rows["test"],
-            snapshot.feature_names,
-            chosen.rfm,
-            config.fit.seed,
-            chosen.baselines,
-            lambda title: step.advance(1, model=title),
-        )
+def _write_shipped_sample(
+    run: Run, snapshot: Snapshot, splits: Splits, calibrator: Calibrator
+) -> None:
+    """Write what ships says of some test rows, for packaging to compare the bundle with."""
+    rows = splits.test[:SHIPPED_SAMPLE]
+    probabilities = calibrator.apply(shipped_logits(run, snapshot, rows))
+    document = {"rows": rows.tolist(), "probabilities": probabilities.tolist()}
+    run.write_json(SHIPPED_FILE, document)
 
 
 def _thresholds_of(splits: Splits, snapshot: Snapshot, judgement: Judgement) -> Thresholds:
     """Return flag and tiers as the bundle stores them."""
-    choice = judgement.thresholds[MODEL_NAME]
+    choice = judgement.thresholds[judgement.model]
     base_rate = float(snapshot.labels[splits.valid].mean())
     bounds = tier_bounds(min(choice.threshold, 1.0), base_rate)
     return Thresholds(
@@ -227,22 +184,26 @@ def _metrics_document(
         "run_id": run.run_id,
         "snapshot_id": run.snapshot_id,
         "evaluation_key": evaluation_key(run.run_id, run.config),
-        "model": MODEL_NAME,
+        "model": judgement.model,
+        "ensemble": judgement.candidates.choice.table,
         "encoder": run.config.fit.encoder,
         "seed": run.config.fit.seed,
         "valid_mode": splits.valid_mode,
+        "test_mode": splits.test_mode,
         "splits": splits.facts["splits"],
+        "fits": splits.facts["fits"],
         "confidence": run.config.evaluate.confidence,
         "num_bootstrap": run.config.evaluate.num_bootstrap,
         "calibration": judgement.calibration,
-        "threshold": dataclasses.asdict(judgement.thresholds[MODEL_NAME]),
+        "threshold": dataclasses.asdict(judgement.thresholds[judgement.model]),
         "test": {name: _as_mappings(table) for name, table in judgement.intervals.items()},
         "valid": valid,
         "differences": {name: _as_mappings(table) for name, table in judgement.differences.items()},
         "baselines": baselines,
     }
     if baselines:
-        document["best_baseline"] = best_model(judgement.intervals, exclude=MODEL_NAME)
+        rivals = {name: judgement.intervals[name] for name in baselines}
+        document["best_baseline"] = best_model(rivals)
     return document
 
 

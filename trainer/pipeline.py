@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,23 @@ from trainer.data.snapshot import Snapshot
 from trainer.data.splits import BY_USER, Splits, make_splits
 from trainer.data.warehouse import Warehouse
 from trainer.errors import QualityGateError, RunError
+from trainer.fit.refit import clear_fits, fit_all
 from trainer.judging import evaluate_run, is_evaluated
 from trainer.progress import Progress
 from trainer.release.gate import check_gate
 from trainer.release.package import package_run, packaged_bundle_id
 from trainer.release.registry import champion_id, promote
-from trainer.runs import FIT_FILE, REPORT_FILE, SPLITS_FILE, Run, start_run, utc_now
+from trainer.runs import (
+    FIT_FILE,
+    HISTORY_FILE,
+    REPORT_FILE,
+    SPLITS_FILE,
+    Run,
+    start_run,
+    utc_now,
+    write_text,
+)
 
-CHECKPOINT_DIR = "checkpoint"
 GATE_REASON = "passed the gate of churn-train run"
 
 
@@ -73,7 +82,12 @@ def fit_step(snapshot: Snapshot, config: TrainConfig, workspace: Workspace) -> R
         config=config,
     )
     run.write_json(SPLITS_FILE, splits.facts)
-    if splits.valid_mode == BY_USER:
+    if splits.test_mode == BY_USER:
+        workspace.progress.warn(
+            "the history is too short to hold back a cutoff for the test: testing on held-out "
+            "users of the training cutoffs instead; the metrics do not show how the model ages"
+        )
+    elif splits.valid_mode == BY_USER:
         workspace.progress.warn(
             "the history is too short for a validation cutoff of its own: validating on held-out "
             "users of the training cutoffs instead"
@@ -81,11 +95,11 @@ def fit_step(snapshot: Snapshot, config: TrainConfig, workspace: Workspace) -> R
     if run.is_fitted:
         workspace.progress.note(f"fit: run {run.run_id} is trained already")
         return run
-    from trainer.fit.loop import fit_model
-
-    result = fit_model(snapshot, splits, config.fit, run.path, progress=workspace.progress)
+    fits = fit_all(snapshot, splits, config.fit, run.path, progress=workspace.progress)
+    lines = "".join(json.dumps(row) + "\n" for row in fits.history)
+    write_text(run.path / HISTORY_FILE, lines)
     run.write_json(
-        FIT_FILE, {"facts": result.facts, "history": result.history, "finished_at": utc_now()}
+        FIT_FILE, {"facts": fits.facts, "history": fits.history, "finished_at": utc_now()}
     )
     return run
 
@@ -162,7 +176,7 @@ def train_snapshot(
     if force:
         for name in (METRICS_FILE, FIT_FILE):
             (run.path / name).unlink(missing_ok=True)
-        shutil.rmtree(run.path / CHECKPOINT_DIR, ignore_errors=True)
+        clear_fits(run.path)
     bundle_id = None if force else packaged_bundle_id(run, workspace.models_dir)
     was_skipped = bundle_id is not None and run.is_fitted and is_evaluated(run)
     if was_skipped:

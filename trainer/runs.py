@@ -4,8 +4,9 @@
         run.json            snapshot, code version, when it began
         config.yaml         resolved settings
         splits.json         cutoffs, rows and base rate of each split
-        history.jsonl       training log; checkpoint/ while training is under way
-        model/  fit.json    the trained model and facts about its training
+        history.jsonl       training log of the first fit
+        fits/  fit.json     the trained encoders, with checkpoints, and facts about their training
+        model/              what is shipped: encoder, trees, linear members, ensemble.json
         calibration.json  thresholds.json  metrics.json  predictions.parquet  report.html
         bundle.json         which bundle was packaged from it
 
@@ -41,7 +42,8 @@ FIT_FILE = "fit.json"
 BUNDLE_FILE = "bundle.json"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.html"
-GBM_FILE = "gbm.txt"
+SHIPPED_FILE = "shipped.json"
+HISTORY_FILE = "history.jsonl"
 ID_LENGTH = 12
 VERSIONED_PACKAGES = (
     "warehouse-churn",
@@ -56,6 +58,8 @@ VERSIONED_PACKAGES = (
 )
 FIT_SECTIONS = ("splits", "fit")
 """Sections that decide the trained model; the others only decide how it is judged."""
+JUDGE_SECTIONS = ("evaluate", "ensemble", "thresholds")
+"""Sections that decide metrics, thresholds and which members score."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ class Run:
 
     @property
     def model_dir(self) -> Path:
-        """Directory of the trained model."""
+        """Directory of what is shipped; made by the evaluation."""
         return self.path / "model"
 
     @property
@@ -169,9 +173,7 @@ def run_id_of(snapshot_id: str, config: TrainConfig, code: str) -> str:
 def evaluation_key(run_id: str, config: TrainConfig) -> str:
     """Return a hash of everything that decides metrics and thresholds of a run."""
     tree = to_mapping(config)
-    return short_hash(
-        {"run_id": run_id, **{name: tree[name] for name in ("evaluate", "thresholds")}}
-    )
+    return short_hash({"run_id": run_id, **{name: tree[name] for name in JUDGE_SECTIONS}})
 
 
 @functools.lru_cache(maxsize=1)

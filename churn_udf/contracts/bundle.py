@@ -25,6 +25,14 @@ CALIBRATION_FILE = "calibration.json"
 THRESHOLDS_FILE = "thresholds.json"
 METRICS_FILE = "metrics.json"
 MODEL_CARD_FILE = "MODEL_CARD.md"
+ENSEMBLE_FILE = "ensemble.json"
+MEMBER_FILES = {
+    "bert": WEIGHTS_FILE,
+    "gbm": "gbm.txt",
+    "logistic": "logistic.json",
+    "rfm_logistic": "rfm_logistic.json",
+}
+"""Members of an ensemble and where each is stored; LightGBM in its own text format."""
 REQUIRED_FILES = (
     WEIGHTS_FILE,
     MODEL_CONFIG_FILE,

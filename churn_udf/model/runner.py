@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from churn_udf.batching import plan_batches
 from churn_udf.contracts.bundle import TOKENIZER_DIR
 from churn_udf.errors import ScoringError
 from churn_udf.model.classifier import ChurnClassifier
+from churn_udf.model.output import ModelOutput
 from churn_udf.tokenization import TokenBatch, Tokenizer, load_tokenizer
 
 FloatArray = npt.NDArray[np.float64]
@@ -21,19 +21,6 @@ FloatArray = npt.NDArray[np.float64]
 CPU_TOKEN_BUDGET = 4_096
 """Tokens a batch on the CPU: larger ones fall out of the cache (measured, see FACTS)."""
 GPU_TOKEN_BUDGET = 131_072
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelOutput:
-    """What the model says of B rows.
-
-    Attributes:
-        logits: (B,) float64 churn logits.
-        group_effects: (B, G) float64, by how many logits each group raises the risk.
-    """
-
-    logits: FloatArray
-    group_effects: FloatArray
 
 
 def resolve_device(device: str) -> torch.device:

@@ -7,6 +7,7 @@ of its content and never changed; ``trainer.data.export`` writes it.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import hashlib
 import json
@@ -101,6 +102,32 @@ class Snapshot:
         tables = [_open_shard(path, shard, schema) for shard in shards]
         table = pa.concat_tables(tables) if tables else schema.empty_table()
         return cls(path=path, document=document, table=table)
+
+    def until(self, score_cutoff: datetime.date) -> Snapshot:
+        """Return the snapshot as it would have been scored at an earlier cutoff.
+
+        Rows of later cutoffs are gone. Labels of the kept rows stay, also those that were not
+        known then: a test on the newest cutoff needs them, and splits keep them from training.
+
+        Args:
+            score_cutoff: One of the snapshot's cutoffs.
+
+        Raises:
+            SnapshotNotFoundError: No row has this cutoff.
+        """
+        kept = np.flatnonzero(self.cutoff_dates <= np.datetime64(score_cutoff, "D"))
+        if not (self.cutoff_dates[kept] == np.datetime64(score_cutoff, "D")).any():
+            raise SnapshotNotFoundError(
+                f"snapshot {self.snapshot_id} has no cutoff {score_cutoff}; it has "
+                f"{', '.join(str(date) for date in np.unique(self.cutoff_dates))}"
+            )
+        content = f"{self.snapshot_id}:{score_cutoff.isoformat()}"
+        document = {
+            **self.document,
+            "score_cutoff_date": score_cutoff.isoformat(),
+            "snapshot_id": hashlib.sha256(content.encode()).hexdigest()[:SNAPSHOT_ID_LENGTH],
+        }
+        return Snapshot(path=self.path, document=document, table=self.table.take(pa.array(kept)))
 
     @property
     def snapshot_id(self) -> str:

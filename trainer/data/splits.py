@@ -3,6 +3,10 @@
 A label's horizon ends at ``cutoff + gap_days + horizon_days``. Every horizon of one split ends
 on or before the first cutoff of the next, so that nothing a model is judged on was known when
 its training labels closed.
+
+Once everything is chosen, a model is fitted again on every label that was known at the first test
+cutoff (``refit``), which is what the test judges, and for scoring on every label that is known at
+the score cutoff (``final``): churn moves, and the newest labels are the best teachers.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ class SplitConfig:
     max_train_cutoffs: int | None = None
     """Newest training cutoffs to keep; null keeps all."""
     valid_user_fraction: float = 0.2
-    """Share of users that validate when the history is too short to hold back a cutoff."""
+    """Share of users that validate, or test, when the history is too short to hold back cutoffs."""
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -64,6 +68,8 @@ class CutoffPlan:
     test: Dates
     valid_mode: str
     """``by_time``, or ``by_user`` when train and valid had to share their cutoffs."""
+    test_mode: str = BY_TIME
+    """``by_user`` when even the test had to share its cutoffs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +82,10 @@ class Splits:
     test: IndexArray
     pretrain: IndexArray
     """Rows, labelled or not, whose text may shape the vocabulary and masked-word training."""
+    refit: IndexArray
+    """Rows whose labels were known at the first test cutoff: the second fit, judged by the test."""
+    final: IndexArray
+    """Rows whose labels are known at the score cutoff: the last fit, which scores."""
     facts: Mapping[str, Any]
     """JSON-ready summary: cutoffs, rows, users and base rate per split, mode, seed."""
 
@@ -84,9 +94,19 @@ class Splits:
         """``by_time`` or ``by_user``."""
         return self.plan.valid_mode
 
+    @property
+    def test_mode(self) -> str:
+        """``by_time`` or ``by_user``."""
+        return self.plan.test_mode
+
 
 def plan_cutoffs(
-    mature: Sequence[datetime.date], *, gap_days: int, horizon_days: int, config: SplitConfig
+    mature: Sequence[datetime.date],
+    *,
+    gap_days: int,
+    horizon_days: int,
+    config: SplitConfig,
+    score_cutoff: datetime.date | None = None,
 ) -> CutoffPlan:
     """Distribute the mature cutoffs over the splits.
 
@@ -95,9 +115,11 @@ def plan_cutoffs(
         gap_days: Days between a cutoff and its horizon.
         horizon_days: Days that a label looks at.
         config: How many cutoffs each split takes.
+        score_cutoff: The cutoff to be scored. Only where the history is too short to test out
+            of time: labels that were not known then take no part.
 
     Raises:
-        SplitError: The history is too short; says how much is needed.
+        SplitError: No cutoff has a label yet.
     """
     cutoffs = sorted(set(mature))
     reach = datetime.timedelta(days=gap_days + horizon_days)
@@ -109,9 +131,15 @@ def plan_cutoffs(
         )
     test = tuple(cutoffs[-config.test_cutoffs :])
     before_test = [cutoff for cutoff in cutoffs if cutoff + reach <= test[0]]
-    if not before_test:
-        _raise_too_short(cutoffs, test[0], reach)
     keep = config.max_train_cutoffs or len(cutoffs)
+    if not before_test:
+        every = tuple(c for c in cutoffs if score_cutoff is None or c + reach <= score_cutoff)
+        every = every[-keep:]
+        if not every:
+            _raise_too_short(cutoffs, test[0], reach)
+        return CutoffPlan(
+            train=every, valid=every, test=every, valid_mode=BY_USER, test_mode=BY_USER
+        )
     for num_valid in range(min(config.valid_cutoffs, len(before_test)), 0, -1):
         valid = tuple(before_test[-num_valid:])
         train = tuple(cutoff for cutoff in before_test if cutoff + reach <= valid[0])
@@ -130,35 +158,58 @@ def make_splits(snapshot: Snapshot, config: SplitConfig, *, seed: int) -> Splits
         seed: Chooses the validation users when cutoffs must be shared.
 
     Raises:
-        SplitError: The history is too short, or a split holds one class only.
+        SplitError: No label is known, or a split holds one class only.
     """
     labelled = ~np.isnan(snapshot.labels)
     dates = snapshot.cutoff_dates
     mature = [as_date(value) for value in np.unique(dates[labelled])]
     settings = snapshot.model_settings
+    score_cutoff = datetime.date.fromisoformat(snapshot.document["score_cutoff_date"])
     plan = plan_cutoffs(
-        mature, gap_days=settings.gap_days, horizon_days=settings.horizon_days, config=config
+        mature,
+        gap_days=settings.gap_days,
+        horizon_days=settings.horizon_days,
+        config=config,
+        score_cutoff=score_cutoff,
     )
     in_train = labelled & np.isin(dates, _as_array(plan.train))
     in_valid = labelled & np.isin(dates, _as_array(plan.valid))
     in_test = labelled & np.isin(dates, _as_array(plan.test))
+    reach = np.timedelta64(settings.gap_days + settings.horizon_days, "D")
+    in_refit = labelled & (dates + reach <= _as_array(plan.test)[0])
+    in_final = labelled & (dates + reach <= np.datetime64(score_cutoff, "D"))
     if plan.valid_mode == BY_USER:
-        is_valid_user = _users_in_fraction(snapshot, config.valid_user_fraction, seed)
+        draw_N = _user_draws(snapshot, seed)
+        is_valid_user = draw_N < config.valid_user_fraction
+        is_test_user = draw_N >= 1.0 - config.valid_user_fraction
+        in_pretrain = (dates <= _as_array(plan.train)[-1]) & ~is_valid_user
+        if plan.test_mode == BY_USER:
+            in_test &= is_test_user
+            in_refit = in_train & ~is_test_user
+            in_valid &= ~is_test_user
+            in_train &= ~is_test_user
+            in_pretrain &= ~is_test_user
         in_train &= ~is_valid_user
         in_valid &= is_valid_user
-        in_pretrain = (dates <= _as_array(plan.train)[-1]) & ~is_valid_user
     else:
         in_pretrain = dates < _as_array(plan.valid)[0]
     masks = {"train": in_train, "valid": in_valid, "test": in_test}
+    last_fits = {
+        name: np.flatnonzero(mask & _is_newest(dates, mask, config.max_train_cutoffs))
+        for name, mask in {"refit": in_refit, "final": in_final}.items()
+    }
     facts = _describe(snapshot, plan, masks, seed, int(in_pretrain.sum()))
     for name in masks:
         _require_both_classes(name, facts["splits"][name])
+    facts["fits"] = {name: _describe_rows(snapshot, rows) for name, rows in last_fits.items()}
     return Splits(
         plan=plan,
         train=np.flatnonzero(in_train),
         valid=np.flatnonzero(in_valid),
         test=np.flatnonzero(in_test),
         pretrain=np.flatnonzero(in_pretrain),
+        refit=last_fits["refit"],
+        final=last_fits["final"],
         facts=facts,
     )
 
@@ -189,19 +240,25 @@ def _raise_too_short(
     )
 
 
-def _users_in_fraction(snapshot: Snapshot, fraction: float, seed: int) -> BoolArray:
-    """Return (N,) bool: rows of users whose seeded hash falls below the fraction."""
+def _user_draws(snapshot: Snapshot, seed: int) -> npt.NDArray[np.float64]:
+    """Return (N,) numbers in [0, 1): the seeded hash of each row's user."""
     encoded = snapshot.table.column("user_id").combine_chunks().dictionary_encode()
-    bound = int(fraction * 2**64)
-    chosen = np.array(
+    drawn = np.array(
         [
-            int.from_bytes(hashlib.sha256(f"{seed}:{user}".encode()).digest()[:8], "big") < bound
+            int.from_bytes(hashlib.sha256(f"{seed}:{user}".encode()).digest()[:6], "big") / 2**48
             for user in encoded.dictionary.to_pylist()
         ],
-        dtype=np.bool_,
+        dtype=np.float64,
     )
-    picked: BoolArray = chosen[encoded.indices.to_numpy(zero_copy_only=False)]
-    return picked
+    return np.asarray(drawn[encoded.indices.to_numpy(zero_copy_only=False)])
+
+
+def _is_newest(
+    dates: npt.NDArray[np.datetime64], mask: BoolArray, max_cutoffs: int | None
+) -> BoolArray:
+    """Return (N,) bool: rows of the newest cutoffs among the masked ones."""
+    newest = np.unique(dates[mask])[-(max_cutoffs or len(dates)) :]
+    return np.isin(dates, newest)
 
 
 def _describe(
@@ -214,21 +271,30 @@ def _describe(
     """Return the content of ``splits.json``."""
     splits: dict[str, Any] = {}
     for name, mask in masks.items():
-        rows = np.flatnonzero(mask)
-        labels = snapshot.labels[rows]
         splits[name] = {
+            **_describe_rows(snapshot, np.flatnonzero(mask)),
             "cutoffs": [cutoff.isoformat() for cutoff in getattr(plan, name)],
-            "rows": len(rows),
-            "users": len(set(snapshot.user_ids(rows))),
-            "churned_rows": int(labels.sum()),
-            "base_rate": float(labels.mean()) if len(rows) else None,
         }
     return {
         "snapshot_id": snapshot.snapshot_id,
         "valid_mode": plan.valid_mode,
+        "test_mode": plan.test_mode,
         "seed": seed,
         "pretrain_rows": num_pretrain_rows,
         "splits": splits,
+    }
+
+
+def _describe_rows(snapshot: Snapshot, rows: IndexArray) -> dict[str, Any]:
+    """Return cutoffs, counts and base rate of labelled rows."""
+    labels = snapshot.labels[rows]
+    cutoffs = np.unique(snapshot.cutoff_dates[rows])
+    return {
+        "cutoffs": [as_date(cutoff).isoformat() for cutoff in cutoffs],
+        "rows": len(rows),
+        "users": len(set(snapshot.user_ids(rows))),
+        "churned_rows": int(labels.sum()),
+        "base_rate": float(labels.mean()) if len(rows) else None,
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from trainer.evaluate.baselines import (
     BASELINE_TITLES,
     BaselineResult,
-    BaselineRows,
     RfmColumns,
     fit_baselines,
 )
@@ -18,6 +17,7 @@ from trainer.evaluate.bootstrap import (
 from trainer.evaluate.calibration import fit_calibrator
 from trainer.evaluate.metrics import METRIC_NAMES, classification_metrics
 from trainer.evaluate.slices import quantile_segments, slice_metrics
+from trainer.evaluate.tabular import BaselineRows
 from trainer.evaluate.thresholds import ThresholdChoice, choose_threshold, tier_bounds
 
 __all__ = [

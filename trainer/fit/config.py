@@ -87,6 +87,10 @@ class FitConfig:
     """How often the validation split is looked at in a fine-tuning pass."""
     max_valid_examples: int = 4_000
     """Validation examples that such a look reads, the same ones each time."""
+    refit: str = "all"
+    """What learns once everything is chosen: ``test`` fits again on every label known at the test
+    cutoff, ``all`` does so too and once more, for scoring, on every label known at the score
+    cutoff; ``none`` ships the model that learned from the training rows alone."""
     patience: int = 3
     """Evaluations without a better validation loss before fine-tuning stops."""
     checkpoint_seconds: float = 30.0
@@ -97,6 +101,7 @@ class FitConfig:
         choices = {
             "precision": ("auto", "fp32", "bf16"),
             "class_weights": ("none", "balanced"),
+            "refit": ("all", "test", "none"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

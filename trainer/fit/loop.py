@@ -7,22 +7,24 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from churn_udf.contracts.bundle import TOKENIZER_DIR
 from churn_udf.model.bert import PackedBert
 from churn_udf.model.classifier import ChurnClassifier
 from churn_udf.model.runner import ModelRunner, resolve_device
-from churn_udf.tokenization import TokenBatch, Tokenizer
+from churn_udf.tokenization import TokenBatch, Tokenizer, load_tokenizer
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
+from trainer.evaluate.base_rates import shifted_log_loss
 from trainer.fit.build import build_classifier
 from trainer.fit.checkpoint import Checkpointer
 from trainer.fit.config import COMPACT, FitConfig
@@ -37,6 +39,7 @@ MEAN_TEXT_ROWS = 2_000
 NUMERIC_BATCH = 512
 MAX_PASS_FACTOR = 10
 MASKED, NUMERIC, JOINT = range(3)
+ENCODER_FILE = "encoder.safetensors"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,30 @@ class FitResult:
     """Encoder, parameters, vocabulary size, device, precision, seconds."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EarlierFit:
+    """A finished fit that another one repeats on other rows, without looking at validation."""
+
+    directory: Path
+    """Its run directory: vocabulary and pretrained encoder are taken from it."""
+    stop_shares: Mapping[str, float]
+    """Stage -> share of its schedule after which it was at its best; 0 leaves the stage out."""
+
+    def repeat(self, stage: Stage) -> Stage:
+        """Return the stage as it was: blind, and ending where the earlier one was at its best."""
+        stop = self.stop_shares.get(stage.name, 0.0) * stage.epochs
+        epochs = stage.epochs if stop else 0
+        return dataclasses.replace(stage, evaluate=None, stop_epoch=stop, epochs=epochs)
+
+
 def fit_model(
-    snapshot: Snapshot, splits: Splits, config: FitConfig, run_dir: Path, *, progress: Progress
+    snapshot: Snapshot,
+    splits: Splits,
+    config: FitConfig,
+    run_dir: Path,
+    *,
+    progress: Progress,
+    earlier: EarlierFit | None = None,
 ) -> FitResult:
     """Train a model, resuming from ``run_dir/checkpoint`` when an earlier process was killed.
 
@@ -62,6 +87,7 @@ def fit_model(
         config: Model and training settings.
         run_dir: Where model, history and checkpoint go; made when missing.
         progress: Shows steps.
+        earlier: Repeat this fit on the training rows of ``splits``, stopping where it was best.
 
     Raises:
         ConfigError: The encoder cannot be loaded, or no word is frequent enough.
@@ -70,9 +96,10 @@ def fit_model(
     run_dir.mkdir(parents=True, exist_ok=True)
     started_at = time.monotonic()
     with progress.step("vocabulary and features"):
+        known = load_tokenizer(earlier.directory / "model" / TOKENIZER_DIR) if earlier else None
         texts = text_arrays(snapshot, _vocabulary_rows(splits, config))
         model, tokenizer = build_classifier(
-            *texts, snapshot.feature_matrix[splits.train], snapshot.features, config
+            *texts, snapshot.feature_matrix[splits.train], snapshot.features, config, known
         )
     runner = StageRunner(
         config,
@@ -82,10 +109,17 @@ def fit_model(
         history_path=run_dir / "history.jsonl",
     )
     training = _Training(snapshot, splits, config, model, tokenizer)
-    if config.encoder == COMPACT:
-        runner.run(MASKED, training.masked_stage())
-    runner.run(NUMERIC, training.numeric_stage())
-    runner.run(JOINT, training.joint_stage())
+    if earlier:
+        model.encoder.load_state_dict(load_file(earlier.directory / ENCODER_FILE))
+        for index, stage in ((NUMERIC, training.numeric_stage()), (JOINT, training.joint_stage())):
+            runner.run(index, earlier.repeat(stage))
+    else:
+        if config.encoder == COMPACT:
+            runner.run(MASKED, training.masked_stage())
+        if not (run_dir / ENCODER_FILE).is_file():
+            training.save_encoder(run_dir / ENCODER_FILE)
+        runner.run(NUMERIC, training.numeric_stage())
+        runner.run(JOINT, training.joint_stage())
     training.set_typical_text()
     model_dir = run_dir / "model"
     (model_dir / TOKENIZER_DIR).mkdir(parents=True, exist_ok=True)
@@ -243,6 +277,11 @@ class _Training:
             evaluate=lambda: self._evaluate(with_text=True),
         )
 
+    def save_encoder(self, path: Path) -> None:
+        """Write the encoder as it is before it learns from labels."""
+        state = self.model.encoder.state_dict()
+        save_file({name: value.detach().cpu().clone() for name, value in state.items()}, path)
+
     def _passes(self, least: int, rows: IntArray, most_examples: int) -> int:
         """Return the passes over rows that show at least ``min_examples``, within bounds."""
         examples = max(1, min(len(rows), most_examples))
@@ -303,8 +342,7 @@ class _Training:
             with torch.inference_mode():
                 text = self.model.mean_text_D.expand(len(labels), -1)
                 logits = self.model.fuse(text, self._codes(self.valid_rows)).double().cpu().numpy()
-        shifted = logits + _best_shift(logits, labels)
-        loss = float(np.mean(np.logaddexp(0.0, shifted) - labels * shifted))
+        loss = shifted_log_loss(logits, labels)
         return {"valid_loss": loss, "valid_auroc": float(roc_auc_score(labels, logits))}
 
     def _choose_bf16(self) -> bool:
@@ -330,19 +368,6 @@ class _Training:
             yield
 
 
-def _best_shift(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.float64]) -> float:
-    """Return the intercept that minimises log loss, by Newton's method."""
-    shift = 0.0
-    for _ in range(25):
-        probabilities = 0.5 * (1.0 + np.tanh(0.5 * (logits + shift)))
-        slope = float(np.mean(probabilities * (1.0 - probabilities)))
-        move = float(np.mean(labels - probabilities)) / max(slope, 1e-6)
-        shift += float(np.clip(move, -2.0, 2.0))
-        if abs(move) < 1e-9:
-            break
-    return shift
-
-
 def _vocabulary_rows(splits: Splits, config: FitConfig) -> IntArray:
     """Return rows for the vocabulary: neighbouring cutoffs repeat words, so a part is enough."""
     generator = np.random.default_rng([config.seed, 8])
@@ -354,6 +379,7 @@ def _run_key(snapshot: Snapshot, splits: Splits, config: FitConfig) -> str:
     content = {
         "snapshot_id": snapshot.snapshot_id,
         "splits": dict(splits.facts),
+        "train_rows": hashlib.sha256(splits.train.tobytes()).hexdigest(),
         "config": dataclasses.asdict(config),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -41,6 +41,8 @@ class Stage:
     """Batch, epoch, step -> scalar loss."""
     evaluate: Callable[[], dict[str, float]] | None = None
     """Returns metrics with ``valid_loss``, lower is better; None looks at nothing."""
+    stop_epoch: float = math.inf
+    """Where to stop although the schedule goes on: where an earlier fit was at its best."""
 
 
 class StageRunner:
@@ -114,19 +116,21 @@ class StageRunner:
             name = f"{stage.name} {state.epoch + 1}/{stage.epochs}"
             with self.progress.step(name, total=total, unit="examples") as step:
                 step.count = sum(len(batch) for batch in batches[: state.step])
-                while state.step < len(batches):
+                while state.step < len(batches) and state.passed(batches) < stage.stop_epoch:
                     batch = batches[state.step]
-                    done = (state.epoch + state.step / len(batches)) / stage.epochs
+                    done = state.passed(batches) / stage.epochs
                     _set_learning_rates(optimizer, done, self.config.warmup_share)
                     loss = self._step(stage, optimizer, parameters, batch, state)
                     state.step += 1
                     step.advance(len(batch), loss=f"{state.mean_loss(loss):.4f}")
                     if stage.evaluate and state.step in looks:
-                        self._evaluate(stage, state, state.epoch + state.step / len(batches))
+                        self._evaluate(stage, state, state.passed(batches))
                         if self._is_out_of_patience(state):
                             break
                     if self.checkpointer.is_due():
                         self._save(index, stage, optimizer, state)
+            if state.passed(batches) >= stage.stop_epoch:
+                break
             self._log(stage, state, epoch=state.epoch + 1.0)
             state.epoch, state.step = state.epoch + 1, 0
 
@@ -177,6 +181,7 @@ class StageRunner:
     def _log(self, stage: Stage, state: _StageState, *, epoch: float, **facts: float) -> None:
         """Append one line to the history."""
         row: dict[str, Any] = {"stage": stage.name, "epoch": round(epoch, 4), **facts}
+        row["share"] = round(epoch / stage.epochs, 6)
         if state.losses:
             row["train_loss"] = float(np.mean(state.losses[-100:]))
         self.history.append(row)
@@ -215,6 +220,10 @@ class _StageState:
     average: dict[str, torch.Tensor] | None = None
     num_steps: int = 0
     losses: list[float] = dataclasses.field(default_factory=list)
+
+    def passed(self, batches: Sequence[IntArray]) -> float:
+        """Return the passes done, the present one as a fraction."""
+        return self.epoch + self.step / len(batches)
 
     def mean_loss(self, loss: float) -> float:
         """Add a loss and return the mean of the last hundred."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer.data.snapshot import Snapshot
 from trainer.evaluate import BASELINE_TITLES, METRIC_NAMES
-from trainer.judgement import MODEL_NAME, model_title
+from trainer.judgement import model_title
 
 TEMPLATE_FILE = Path(__file__).parent / "templates" / "model_card.md"
 LOWEST_GOOD_AUROC = 0.6
@@ -35,7 +35,7 @@ def render_model_card(
     choice = metrics["threshold"]
     qualifying = ", ".join(settings.qualifying_event_types)
     return _template().substitute(
-        title=model_title(str(training.get("encoder", ""))),
+        title=model_title(metrics["model"], str(training.get("encoder", ""))),
         snapshot_id=snapshot.snapshot_id,
         run_id=training["run_id"],
         seed=training["seed"],
@@ -120,7 +120,7 @@ def _comparison(metrics: Mapping[str, Any]) -> str:
 def _limits(metrics: Mapping[str, Any]) -> str:
     """Return what the numbers cannot promise, as list items."""
     test = metrics["splits"]["test"]
-    auroc = metrics["test"][MODEL_NAME]["auroc"]["value"]
+    auroc = metrics["test"][metrics["model"]]["auroc"]["value"]
     lines = [
         f"- Measured on {test['rows']:,} rows of {len(test['cutoffs'])} cutoff(s); another season "
         "or another population can differ.",

@@ -17,13 +17,11 @@ from churn_udf.contracts.bundle import (
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
 from trainer.errors import ParityError, RunError
-from trainer.judgement import MODEL_NAME
 from trainer.release.model_card import render_model_card
 from trainer.runs import (
     BUNDLE_FILE,
     FIT_FILE,
-    GBM_FILE,
-    PREDICTIONS_FILE,
+    SHIPPED_FILE,
     Run,
     evaluation_key,
     package_versions,
@@ -31,7 +29,6 @@ from trainer.runs import (
 )
 
 MAX_DIFFERENCE = 1e-5
-PARITY_ROWS = 512
 REPRODUCIBLE_FACTS = ("encoder", "parameters", "encoder_parameters", "vocabulary_size", "precision")
 
 
@@ -69,8 +66,6 @@ def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: Path) 
     for name in (CALIBRATION_FILE, THRESHOLDS_FILE, METRICS_FILE):
         files[name] = run.path / name
     files[MODEL_CARD_FILE] = card
-    if (run.path / GBM_FILE).is_file() and "lightgbm" in metrics["test"]:
-        files[GBM_FILE] = run.path / GBM_FILE
     bundle = write_bundle(
         models_dir,
         files=files,
@@ -104,7 +99,7 @@ def packaged_bundle_id(run: Run, models_dir: Path) -> str | None:
 
 
 def check_predictions(run: Run, snapshot: Snapshot, splits: Splits, bundle: Bundle) -> float:
-    """Score test rows with the bundle and compare with the stored predictions.
+    """Score rows with the bundle and compare with what the run wrote of what it ships.
 
     Returns:
         The largest absolute difference of a probability.
@@ -112,22 +107,13 @@ def check_predictions(run: Run, snapshot: Snapshot, splits: Splits, bundle: Bund
     Raises:
         ParityError: It exceeds 1e-5.
     """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     from churn_udf.scoring import Scorer
 
-    rows = splits.test[:PARITY_ROWS]
-    stored = pq.read_table(run.path / PREDICTIONS_FILE, columns=["split", MODEL_NAME])
-    expected = stored.filter(pc.field("split") == "test").column(MODEL_NAME).to_numpy()
-    if len(expected) != len(splits.test):
-        raise ParityError(
-            f"run {run.run_id} has {len(expected)} stored test predictions for "
-            f"{len(splits.test)} test rows; run `churn-train evaluate` again"
-        )
+    sample = run.read_json(SHIPPED_FILE)
+    rows, expected = np.asarray(sample["rows"]), np.asarray(sample["probabilities"])
     scorer = Scorer.load(bundle, device=run.config.fit.device)
     scores = scorer.score_arrays(*snapshot.texts(rows), snapshot.feature_matrix[rows])
-    difference = float(np.max(np.abs(scores.probabilities - expected[: len(rows)])))
+    difference = float(np.max(np.abs(scores.probabilities - expected)))
     if not difference <= MAX_DIFFERENCE:
         raise ParityError(
             f"bundle {bundle.bundle_id} and run {run.run_id} differ by up to {difference:.2e} on "
@@ -144,17 +130,22 @@ def training_facts(
     facts = {name: fit["facts"][name] for name in REPRODUCIBLE_FACTS if name in fit["facts"]}
     if "encoder" in facts:
         facts["encoder"] = Path(str(facts["encoder"])).name
-    test = metrics["test"][MODEL_NAME]
+    test = metrics["test"][metrics["model"]]
     return {
         **facts,
         "run_id": run.run_id,
         "snapshot_id": run.snapshot_id,
         "code_version": run.facts["code_version"],
         "seed": run.config.fit.seed,
+        "ensemble": metrics["ensemble"]["chosen"],
+        "weights": metrics["ensemble"]["weights"][metrics["ensemble"]["chosen"]],
+        "refit": run.config.fit.refit,
         "valid_mode": splits.valid_mode,
+        "test_mode": splits.test_mode,
         "first_cutoff": splits.plan.train[0].isoformat(),
         "last_cutoff": splits.plan.train[-1].isoformat(),
         "splits": splits.facts["splits"],
+        "fits": splits.facts["fits"],
         "test_auroc": test["auroc"]["value"],
         "test_average_precision": test["average_precision"]["value"],
     }

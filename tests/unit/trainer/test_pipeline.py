@@ -163,10 +163,10 @@ def test_killed_before_evaluation_goes_on_with_the_trained_model(
     assert again.bundle_id == trained.outcome.bundle_id
 
 
-def test_history_too_short_begins_no_run(tmp_path: Path) -> None:
+def test_refused_splits_begin_no_run(tmp_path: Path) -> None:
     workspace = quiet_workspace(tmp_path)
-    snapshot = synthetic_snapshot(workspace.snapshots_dir, num_users=10, num_cutoffs=3)
-    with pytest.raises(SplitError, match="no cutoff is left"):
+    snapshot = synthetic_snapshot(workspace.snapshots_dir, num_users=1, num_cutoffs=3)
+    with pytest.raises(SplitError, match="both outcomes are needed"):
         train_snapshot(snapshot, tiny_config(), workspace)
     assert not workspace.runs_dir.exists()
 

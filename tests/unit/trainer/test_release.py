@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from training_example import Trained
 
@@ -117,19 +115,17 @@ def test_packaging_again_gives_the_same_bundle(trained: Trained) -> None:
 
 def test_changed_predictions_fail_parity(trained: Trained) -> None:
     run = open_run(trained.workspace.runs_dir, None)
-    file = run.path / "predictions.parquet"
-    table = pq.read_table(file)
-    moved = pa.array(table.column("bert").to_numpy() + 1e-4)
-    pq.write_table(table.set_column(table.schema.get_field_index("bert"), "bert", moved), file)
+    sample = run.read_json("shipped.json")
+    sample["probabilities"] = [value + 1e-4 for value in sample["probabilities"]]
+    run.write_json("shipped.json", sample)
     with pytest.raises(ParityError, match=r"differ by up to 1\.00e-04"):
         package_step(run, trained.snapshot, trained.workspace)
 
 
-def test_predictions_of_other_rows_are_refused(trained: Trained) -> None:
+def test_missing_sample_of_what_ships_is_named(trained: Trained) -> None:
     run = open_run(trained.workspace.runs_dir, None)
-    file = run.path / "predictions.parquet"
-    pq.write_table(pq.read_table(file).slice(0, 10), file)
-    with pytest.raises(ParityError, match="churn-train evaluate"):
+    (run.path / "shipped.json").unlink()
+    with pytest.raises(RunError, match="churn-train evaluate"):
         package_step(run, trained.snapshot, trained.workspace)
 
 

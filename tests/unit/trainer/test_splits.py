@@ -35,13 +35,13 @@ def test_no_label_horizon_reaches_into_the_next_split(
         test_cutoffs=num_test, valid_cutoffs=num_valid, max_train_cutoffs=num_train
     )
     mature = dates(*days)
-    try:
-        plan = plan_cutoffs(mature, gap_days=gap, horizon_days=horizon, config=config)
-    except SplitError:
-        oldest_test = sorted(mature)[-num_test:][0]
-        assert all(cutoff + DAY * (gap + horizon) > oldest_test for cutoff in mature)
-        return
+    plan = plan_cutoffs(mature, gap_days=gap, horizon_days=horizon, config=config)
     reach = DAY * (gap + horizon)
+    if plan.test_mode == BY_USER:
+        oldest_test = sorted(mature)[-num_test:][0]
+        assert all(cutoff + reach > oldest_test for cutoff in mature)
+        assert plan.train == plan.valid == plan.test == tuple(sorted(mature))[-(num_train or 999) :]
+        return
     assert plan.test == tuple(sorted(mature))[-num_test:]
     assert plan.train
     assert plan.valid
@@ -81,7 +81,44 @@ def test_valid_cutoffs_shrink_before_training_runs_dry() -> None:
 
 def test_too_short_history_says_how_much_is_missing() -> None:
     with pytest.raises(SplitError, match=r"2023-12-16.*16 days too late.*churn__horizon_days"):
-        plan_cutoffs(dates(0, 14), gap_days=0, horizon_days=30, config=SplitConfig())
+        plan_cutoffs(
+            dates(0, 14),
+            gap_days=0,
+            horizon_days=30,
+            config=SplitConfig(),
+            score_cutoff=dates(14)[0],
+        )
+
+
+def test_shortest_history_tests_on_other_users(tmp_path: Path) -> None:
+    snapshot = synthetic_snapshot(tmp_path, num_users=300, num_cutoffs=6)
+    splits = make_splits(snapshot, SplitConfig(), seed=1)
+    assert splits.test_mode == splits.valid_mode == BY_USER
+    users = [set(snapshot.user_ids(rows)) for rows in (splits.train, splits.valid, splits.test)]
+    assert all(users)
+    assert not users[0] & users[1]
+    assert not (users[0] | users[1]) & users[2]
+    assert not set(snapshot.user_ids(splits.pretrain)) & users[2]
+    assert set(snapshot.user_ids(splits.refit)) == users[0] | users[1]
+    assert set(splits.final) >= set(splits.refit)
+
+
+def test_later_fits_know_no_label_too_early(tmp_path: Path) -> None:
+    whole = synthetic_snapshot(tmp_path, num_users=60, num_cutoffs=20)
+    reach = whole.model_settings.gap_days + whole.model_settings.horizon_days
+    for score_cutoff in np.unique(whole.cutoff_dates)[-9:].tolist():
+        snapshot = whole.until(score_cutoff)
+        splits = make_splits(snapshot, SplitConfig(), seed=0)
+        ends = snapshot.cutoff_dates + np.timedelta64(reach, "D")
+        assert snapshot.cutoff_dates.max() == np.datetime64(score_cutoff)
+        assert ends[splits.final].max() <= np.datetime64(score_cutoff)
+        assert set(splits.refit) <= set(splits.final)
+        if splits.test_mode == BY_TIME:
+            assert ends[splits.refit].max() <= np.datetime64(splits.plan.test[0])
+            assert set(splits.train) | set(splits.valid) <= set(splits.refit)
+            assert not set(splits.test) & set(splits.refit)
+            known = ends <= np.datetime64(splits.plan.test[0])
+            assert set(splits.refit) == set(np.flatnonzero(known & ~np.isnan(snapshot.labels)))
 
 
 def test_no_mature_cutoff_names_the_vars() -> None:

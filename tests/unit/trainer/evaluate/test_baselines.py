@@ -8,12 +8,12 @@ from churn_udf.calibration import sigmoid
 from trainer.errors import ConfigError
 from trainer.evaluate.baselines import (
     BASELINE_TITLES,
-    BaselineRows,
     RfmColumns,
     fit_baselines,
 )
 from trainer.evaluate.metrics import classification_metrics
-from trainer.evaluate.preprocessing import LinearInputs
+from trainer.evaluate.preprocessing import fit_linear_inputs
+from trainer.evaluate.tabular import BaselineRows
 
 NAMES = ["days_since_active", "active_day_count_365d", "amount_365d", "noise", "empty", "constant"]
 
@@ -179,7 +179,7 @@ def test_rows_must_fit_together():
 
 def test_linear_inputs_use_training_statistics_only():
     train = np.array([[1.0, 100.0], [3.0, np.nan], [5.0, 900.0]])
-    inputs = LinearInputs.fit(train)
+    inputs = fit_linear_inputs(train)
     alone = inputs.apply(np.array([[3.0, np.nan]]))
     beside_an_outlier = inputs.apply(np.array([[3.0, np.nan], [1e12, -1e12]]))
     assert np.array_equal(alone[0], beside_an_outlier[0])

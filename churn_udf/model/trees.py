@@ -1,0 +1,63 @@
+"""The gradient-boosted member of an ensemble, kept in LightGBM's own text format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from churn_udf.errors import BundleIntegrityError
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class TreeModel:
+    """LightGBM trees read from text; never unpickled.
+
+    Args:
+        text: ``Booster.model_to_string()``.
+        names: Feature names in model order.
+        file: Where the text was read, for messages.
+
+    Raises:
+        BundleIntegrityError: Not a LightGBM model, or one of other features.
+    """
+
+    def __init__(self, text: str, names: Sequence[str], *, file: str) -> None:
+        import lightgbm  # costs a second; a bundle without trees does not need it
+
+        if not text.startswith("tree\n"):  # the library ends the process on some damaged texts
+            raise BundleIntegrityError(
+                f"{file} is no LightGBM text; restore the bundle or run `churn-train run`"
+            )
+        try:
+            self._booster = lightgbm.Booster(model_str=text)
+            found = self._booster.feature_name()
+        except lightgbm.basic.LightGBMError as error:
+            raise BundleIntegrityError(
+                f"{file} is damaged ({error}); restore the bundle"
+            ) from error
+        if found != list(names):
+            raise BundleIntegrityError(
+                f"{file} reads {len(found)} features and they are not the {len(names)} of the "
+                "bundle; train a new model with `churn-train run`"
+            )
+
+    def logits(self, features_BF: FloatArray) -> FloatArray:
+        """Return (B,) float64 logits of (B, F) features, NaN where unknown."""
+        return _predict(self._booster, features_BF, raw_score=True)
+
+    def contributions(self, features_BF: FloatArray) -> FloatArray:
+        """Return (B, F): by how many logits each feature raises the risk (TreeSHAP).
+
+        Lundberg et al. 2020, as LightGBM implements it: relative to the mean training row.
+        """
+        return _predict(self._booster, features_BF, pred_contrib=True)[:, :-1]
+
+
+def _predict(booster: object, features_BF: FloatArray, **options: bool) -> FloatArray:
+    """Predict on one thread: sums of doubles must not depend on how rows are dealt out."""
+    finite = np.where(np.isfinite(features_BF), features_BF, np.nan)
+    values = booster.predict(finite, num_threads=1, **options)  # type: ignore[attr-defined]
+    return np.asarray(values, dtype=np.float64)

@@ -1,0 +1,156 @@
+"""The fits of a run: one to choose on, then the same again on every label that is known.
+
+A model chosen on validation rows has learned from labels that are two horizons old when the test
+begins. Churn moves; so once everything is chosen the model is trained again, with the same
+vocabulary and pretrained encoder and for the share of the schedule that was best, on newer labels:
+those known at the test cutoff, which gives the model that the test judges, and those known at the
+score cutoff, which gives the model that scores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.data.snapshot import Snapshot
+from trainer.data.splits import Splits
+from trainer.fit.config import FitConfig
+from trainer.progress import Progress
+
+FIRST, REFIT, FINAL = "first", "refit", "final"
+FITS_DIR = "fits"
+NUMERIC_STAGE = "numeric"
+DONE_FILE = "done.json"
+LEAST_NUMERIC_SHARE = 0.25
+"""A few hundred old rows are learned at a glance; many newer ones need more than a glance."""
+_GAIN = 1e-5  # as in training: a loss lower by less is not lower
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fits:
+    """The fits of a run; where one was not needed, the one before stands in."""
+
+    first: Path
+    """Model directory: learned from training rows, chosen on validation rows."""
+    judged: Path
+    """Model directory: predicts the test rows."""
+    shipped: Path
+    """Model directory: scores."""
+    history: list[dict[str, Any]]
+    """Rows of ``history.jsonl`` of the first fit."""
+    facts: dict[str, Any]
+    """Of the first fit, with ``refits`` (fit -> rows, cutoffs, seconds), ``models`` (fit -> folder
+    in the run) and ``stop_shares``."""
+
+    @classmethod
+    def of(cls, run_dir: Path, facts: dict[str, Any], history: list[dict[str, Any]]) -> Fits:
+        """Return the fits that a run's ``fit.json`` tells of."""
+        folders = {name: run_dir / folder / "model" for name, folder in facts["models"].items()}
+        return cls(
+            first=folders[FIRST],
+            judged=folders[REFIT],
+            shipped=folders[FINAL],
+            history=history,
+            facts=facts,
+        )
+
+
+def fit_all(
+    snapshot: Snapshot, splits: Splits, config: FitConfig, run_dir: Path, *, progress: Progress
+) -> Fits:
+    """Make every fit that the settings ask for; those that are done are not repeated.
+
+    Args:
+        snapshot: The rows.
+        splits: Which of them train, validate, test and refit.
+        config: Model and training settings; ``refit`` says which fits there are.
+        run_dir: Fits go to ``run_dir/fits/<name>``.
+        progress: Shows steps.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+        TrainingDivergedError: The loss is not finite.
+    """
+    from trainer.fit.loop import EarlierFit
+
+    first_dir = run_dir / FITS_DIR / FIRST
+    done = _fit_once(snapshot, splits, config, first_dir, progress, None)
+    directories = {FIRST: first_dir, REFIT: first_dir, FINAL: first_dir}
+    earlier = EarlierFit(directory=first_dir, stop_shares=best_shares(done["history"]))
+    refits: dict[str, Any] = {}
+    rows_before = splits.train
+    for name, rows in planned_refits(splits, config.refit).items():
+        if np.array_equal(rows, rows_before):
+            directories[name] = directories[REFIT]
+            continue
+        rows_before = rows
+        directories[name] = run_dir / FITS_DIR / name
+        progress.note(f"{name}: training again on {len(rows):,} rows with labels known by then")
+        again = dataclasses.replace(splits, train=rows)
+        found = _fit_once(snapshot, again, config, directories[name], progress, earlier)
+        refits[name] = {**splits.facts["fits"][name], "seconds": found["facts"]["seconds"]}
+    if REFIT in refits and FINAL not in planned_refits(splits, config.refit):
+        directories[FINAL] = directories[REFIT]
+    models = {name: path.relative_to(run_dir).as_posix() for name, path in directories.items()}
+    shares = dict(earlier.stop_shares)
+    facts = {**done["facts"], "stop_shares": shares, "refits": refits, "models": models}
+    return Fits.of(run_dir, facts, done["history"])
+
+
+def planned_refits(splits: Splits, refit: str) -> dict[str, Any]:
+    """Return fit -> rows, in order, for a setting of ``fit.refit``."""
+    chosen = {"none": (), "test": (REFIT,), "all": (REFIT, FINAL)}[refit]
+    return {name: getattr(splits, name) for name in chosen}
+
+
+def best_shares(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return stage -> share of its schedule after which the validation loss was lowest.
+
+    Args:
+        history: Rows of training; a stage that never looked at validation is not listed.
+    """
+    best: dict[str, tuple[float, float]] = {}
+    for row in history:
+        if "valid_loss" not in row:
+            continue
+        stage, loss = str(row["stage"]), float(row["valid_loss"])
+        if stage not in best or loss < best[stage][0] - _GAIN:
+            best[stage] = (loss, float(row["share"]))
+    shares = {stage: share for stage, (_, share) in best.items()}
+    if NUMERIC_STAGE in shares:
+        shares[NUMERIC_STAGE] = max(shares[NUMERIC_STAGE], LEAST_NUMERIC_SHARE)
+    return shares
+
+
+def clear_fits(run_dir: Path) -> None:
+    """Forget every fit of a run."""
+    shutil.rmtree(run_dir / FITS_DIR, ignore_errors=True)
+
+
+def _fit_once(
+    snapshot: Snapshot,
+    splits: Splits,
+    config: FitConfig,
+    directory: Path,
+    progress: Progress,
+    earlier: Any,
+) -> dict[str, Any]:
+    """Fit, or return what the fit left when an earlier process finished it."""
+    from trainer.fit.loop import fit_model
+
+    file = directory / DONE_FILE
+    if file.is_file():
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+    result = fit_model(snapshot, splits, config, directory, progress=progress, earlier=earlier)
+    done = {"facts": result.facts, "history": result.history}
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(done), encoding="utf-8")
+    partial.replace(file)
+    return done
