@@ -91,7 +91,7 @@ def test_too_short_history_says_how_much_is_missing() -> None:
 
 
 def test_shortest_history_tests_on_other_users(tmp_path: Path) -> None:
-    snapshot = synthetic_snapshot(tmp_path, num_users=300, num_cutoffs=6)
+    snapshot = synthetic_snapshot(tmp_path, num_users=300, num_cutoffs=3)
     splits = make_splits(snapshot, SplitConfig(), seed=1)
     assert splits.test_mode == splits.valid_mode == BY_USER
     users = [set(snapshot.user_ids(rows)) for rows in (splits.train, splits.valid, splits.test)]
