@@ -21,10 +21,11 @@ from trainer.errors import ConfigError
 from trainer.evaluate import BASELINE_TITLES, RfmColumns
 from trainer.evaluate.calibration import CALIBRATION_KINDS
 from trainer.fit.config import FitConfig
+from trainer.tracking.config import TrackingConfig
 
 ENV_PREFIX = "CHURN_TRAIN_"
 OPTION_VARIABLES = frozenset(
-    f"{ENV_PREFIX}{name}" for name in ("CONFIG", "RUNS_DIR", "SNAPSHOTS_DIR")
+    f"{ENV_PREFIX}{name}" for name in ("CONFIG", "RUNS_DIR", "SNAPSHOTS_DIR", "STUDIES_DIR")
 )
 """Variables of the prefix that stand for a command-line option, not for a setting."""
 ConfigT = TypeVar("ConfigT")
@@ -112,6 +113,8 @@ class TrainConfig:
     """From which probability a customer is flagged."""
     gate: GateConfig = dataclasses.field(default_factory=GateConfig)
     """What a model must show to be promoted by ``run``."""
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
+    """Where runs are logged besides their own folder."""
 
 
 def load_config(
