@@ -148,6 +148,9 @@ def test_wandb_offline_run_is_read_back(
             log_run("wandb", fails=True)
     else:
         log_run("wandb")
+    import wandb
+
+    wandb.teardown()  # its service writes the file's end; elsewhere the end of the process waits
     (folder,) = (tmp_path / "tracking" / "wandb").glob("offline-run-*")
     (file,) = folder.glob("*.wandb")
     found: dict[tuple[str, int], float] = {}
