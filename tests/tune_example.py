@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
@@ -10,6 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+from training_example import tiny_config
+
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
 from trainer.fit import loop
@@ -17,6 +21,7 @@ from trainer.fit.config import FitConfig
 from trainer.fit.loop import FitResult
 from trainer.progress import Progress
 from trainer.tune.config import TuneConfig
+from trainer.tune.results import TuneOutcome
 from trainer.tune.search import tune
 from trainer.tune.space import Dimension
 
@@ -26,6 +31,9 @@ SPACE = (
     Dimension(name="fit.dropout", low=0.0, high=0.5),
     Dimension(name="fit.num_bins", choices=(8, 12)),
 )
+
+
+UNPRUNED = TuneConfig(num_trials=8, pruner="none", sampler="random")
 
 
 def loss_of(fit: FitConfig) -> float:
@@ -70,10 +78,27 @@ class FakeFit:
         return FitResult(model_dir=folder / "model", history=history, facts={})
 
 
+class Killed(BaseException):
+    """Stands for a process that dies."""
+
+
+def use_fake(monkeypatch: pytest.MonkeyPatch, before: Any = None) -> FakeFit:
+    made = FakeFit(before)
+    monkeypatch.setattr("trainer.fit.loop.fit_model", made)
+    return made
+
+
+def run(snapshot: Snapshot, folder: Path, settings: TuneConfig, **changes: Any) -> TuneOutcome:
+    options = {"space": SPACE, "progress": Progress(io.StringIO()), **changes}
+    return tune(snapshot, options.pop("config", tiny_config()), settings, folder, **options)
+
+
+def facts(outcome: TuneOutcome) -> list[tuple[Any, ...]]:
+    return [(row.number, row.state, row.value, row.params) for row in outcome.trials]
+
+
 def main() -> None:
     """Search in a process of its own: SNAPSHOT STUDIES_DIR TRIALS [DIES_AT]."""
-    from training_example import tiny_config
-
     dies_at = int(sys.argv[4]) if len(sys.argv) > 4 else None
 
     def before(number: int) -> None:

@@ -21,7 +21,14 @@ from trainer.progress import Progress, Step
 from trainer.runs import FIT_SECTIONS, code_version, read_json, short_hash, to_json, write_text
 from trainer.tune.config import TuneConfig
 from trainer.tune.results import TuneOutcome, best_row, make_outcome, write_results
-from trainer.tune.space import Space, default_space, grid_points, present_values, settings_of
+from trainer.tune.space import (
+    Space,
+    default_space,
+    grid_points,
+    names_outside,
+    present_values,
+    settings_of,
+)
 from trainer.tune.study import Ask, Study
 
 RESULT_FILE = "result.json"
@@ -71,7 +78,7 @@ def tune(
     chosen = space or default_space(config.fit)
     splits = make_splits(snapshot, config.splits, seed=config.fit.seed)
     study_id = study_id_of(snapshot.snapshot_id, config, settings, chosen)
-    fixed, num_trials = _fixed_trials(chosen, config.fit, settings)
+    fixed, num_trials = _fixed_trials(chosen, config.fit, settings, progress)
     study = Study(
         studies_dir / study_id,
         space=chosen,
@@ -126,13 +133,16 @@ def without_test(snapshot: Snapshot, splits: Splits) -> tuple[Snapshot, Splits]:
 
 
 def _fixed_trials(
-    space: Space, fit: FitConfig, settings: TuneConfig
+    space: Space, fit: FitConfig, settings: TuneConfig, progress: Progress
 ) -> tuple[Callable[[int], dict[str, Any] | None], int]:
     """Return the values of trials that no sampler chooses, and how many trials there are."""
     if settings.sampler == "grid":
         points = grid_points(space, fit.seed)
         return points.__getitem__, min(settings.num_trials, len(points))
-    present = present_values(space, fit)
+    outside = names_outside(space, fit)
+    if outside:
+        progress.note(f"no trial has the present settings: {', '.join(outside)} outside the space")
+    present = None if outside else present_values(space, fit)
     return (lambda number: present if number == 0 else None), settings.num_trials
 
 

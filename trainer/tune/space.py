@@ -125,11 +125,15 @@ def settings_of(fit: FitConfig, params: Mapping[str, Any]) -> FitConfig:
     return from_mapping(FitConfig, {**dataclasses.asdict(fit), **changes}, path="fit")
 
 
-def present_values(space: Space, fit: FitConfig) -> dict[str, Any] | None:
-    """Return the values that the settings have now, or None if one lies outside the space."""
-    values = {dimension.name: _present_value(dimension.name, fit) for dimension in space}
-    is_inside = all(dimension.holds(values[dimension.name]) for dimension in space)
-    return values if is_inside else None
+def present_values(space: Space, fit: FitConfig) -> dict[str, Any]:
+    """Return the values that the settings of the space have now."""
+    return {dimension.name: _present_value(dimension.name, fit) for dimension in space}
+
+
+def names_outside(space: Space, fit: FitConfig) -> list[str]:
+    """Return the settings whose present values the space does not hold."""
+    values = present_values(space, fit)
+    return [dimension.name for dimension in space if not dimension.holds(values[dimension.name])]
 
 
 def grid_points(space: Space, seed: int) -> list[dict[str, Any]]:

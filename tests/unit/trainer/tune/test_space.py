@@ -13,6 +13,7 @@ from trainer.tune.space import (
     Dimension,
     default_space,
     grid_points,
+    names_outside,
     present_values,
     read_space,
     settings_of,
@@ -85,17 +86,20 @@ def test_default_space_holds_the_defaults_and_only_allowed_values(encoder: str) 
     names = {dimension.name for dimension in space}
     assert ("fit.hidden_size" in names) == (encoder == "compact")
     present = present_values(space, fit)
-    assert present is not None
+    assert names_outside(space, fit) == []
     assert dataclasses.replace(settings_of(fit, present), encoder_learning_rate=None) == fit
     for dimension in space:
         for value in dimension.grid():
             settings_of(fit, {dimension.name: value})
 
 
-def test_present_values_outside_the_space_are_none() -> None:
-    space = (Dimension(name="fit.dropout", low=0.3, high=0.5),)
-    assert present_values(space, FIT) is None
-    assert present_values((Dimension(name="fit.num_bins", choices=(4, 8)),), FIT) is None
+def test_present_values_outside_the_space_are_named() -> None:
+    space = (
+        Dimension(name="fit.dropout", low=0.3, high=0.5),
+        Dimension(name="fit.num_bins", choices=(4, 8)),
+        Dimension(name="fit.epochs", choices=(1, 2)),
+    )
+    assert names_outside(space, FIT) == ["fit.dropout", "fit.num_bins"]
 
 
 def test_grid_is_every_combination_in_a_seeded_order() -> None:
