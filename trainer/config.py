@@ -24,10 +24,11 @@ from trainer.evaluate import BASELINE_TITLES, RfmColumns
 from trainer.evaluate.base_rates import BASE_RATE_KINDS
 from trainer.evaluate.calibration import CALIBRATION_KINDS
 from trainer.fit.config import FitConfig
+from trainer.tracking.config import TrackingConfig
 
 ENV_PREFIX = "CHURN_TRAIN_"
 OPTION_VARIABLES = frozenset(
-    f"{ENV_PREFIX}{name}" for name in ("CONFIG", "RUNS_DIR", "SNAPSHOTS_DIR")
+    f"{ENV_PREFIX}{name}" for name in ("CONFIG", "RUNS_DIR", "SNAPSHOTS_DIR", "STUDIES_DIR")
 )
 """Variables of the prefix that stand for a command-line option, not for a setting."""
 ConfigT = TypeVar("ConfigT")
@@ -146,6 +147,8 @@ class TrainConfig:
     """From which probability a customer is flagged."""
     gate: GateConfig = dataclasses.field(default_factory=GateConfig)
     """What a model must show to be promoted by ``run``."""
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
+    """Where runs are logged besides their own folder."""
 
 
 def load_config(
@@ -164,7 +167,7 @@ def load_config(
     Raises:
         ConfigError: An unknown key, a value of a wrong type or out of range, or a bad file.
     """
-    tree: dict[str, Any] = _read_yaml(file) if file else {}
+    tree: dict[str, Any] = read_yaml(file) if file else {}
     for section, content in tree.items():
         if content is not None and not isinstance(content, Mapping):
             raise ConfigError(f"{file}: {section} is {content!r}; allowed: a mapping of settings")
@@ -197,7 +200,7 @@ def from_mapping(kind: type[ConfigT], tree: Mapping[str, Any], *, path: str = ""
     for name, value in tree.items():
         full_name = f"{path}.{name}" if path else str(name)
         if name not in known:
-            raise ConfigError(f"unknown setting {full_name!r}{_nearest(str(name), known)}")
+            raise ConfigError(f"unknown setting {full_name!r}{nearest(str(name), known)}")
         hint = hints[name]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             values[name] = from_mapping(hint, value, path=full_name)
@@ -239,8 +242,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
-    """Read a YAML mapping."""
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read a file that holds a YAML mapping.
+
+    Raises:
+        ConfigError: It cannot be read or holds something else.
+    """
     import yaml
 
     try:
@@ -269,13 +276,13 @@ def _environment_settings(environment: Mapping[str, str]) -> dict[str, Any]:
             continue
         if variable not in names:
             raise ConfigError(
-                f"unknown environment variable {variable}{_nearest(variable, list(names))}"
+                f"unknown environment variable {variable}{nearest(variable, list(names))}"
             )
         settings[names[variable]] = text
     return settings
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: list[str]) -> str:
     """Return the end of a message that names the closest known key, or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(sorted(known))}"

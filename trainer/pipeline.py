@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from churn_udf.bundle_store import Bundle, read_promotions
-from churn_udf.contracts.bundle import METRICS_FILE
-from trainer.config import TrainConfig
+from churn_udf.contracts.bundle import METRICS_FILE, MODEL_CARD_FILE
+from trainer.config import TrainConfig, to_mapping
 from trainer.data.export import export_snapshot
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import BY_USER, Splits, make_splits
@@ -27,10 +29,13 @@ from trainer.runs import (
     REPORT_FILE,
     SPLITS_FILE,
     Run,
+    code_version,
+    run_id_of,
     start_run,
     utc_now,
     write_text,
 )
+from trainer.tracking import TrackedRun, require_trackers, track_run
 
 GATE_REASON = "passed the gate of churn-train run"
 
@@ -61,13 +66,35 @@ class RunOutcome:
     """Why the model was packaged but not promoted, when the gate refused it."""
 
 
-def fit_step(snapshot: Snapshot, config: TrainConfig, workspace: Workspace) -> Run:
+def track(
+    snapshot: Snapshot, config: TrainConfig, workspace: Workspace
+) -> AbstractContextManager[TrackedRun]:
+    """Return the tracked run of these inputs, to be entered; see ``trainer.tracking``."""
+    settings = to_mapping(config)
+    del settings["tracking"]
+    code = code_version()
+    facts = {
+        "run_id": run_id_of(snapshot.snapshot_id, config, code),
+        "snapshot_id": snapshot.snapshot_id,
+        "code_version": code,
+    }
+    return track_run(config.tracking, facts=facts, params=settings, progress=workspace.progress)
+
+
+def fit_step(
+    snapshot: Snapshot,
+    config: TrainConfig,
+    workspace: Workspace,
+    *,
+    on_log: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Run:
     """Train on a snapshot, or finish the run that an earlier process began.
 
     Args:
         snapshot: The rows.
         config: Settings.
         workspace: Where runs are.
+        on_log: Called with every row of the training history, an earlier process's too.
 
     Raises:
         SplitError: The history is too short or its labels too uniform.
@@ -94,8 +121,13 @@ def fit_step(snapshot: Snapshot, config: TrainConfig, workspace: Workspace) -> R
         )
     if run.is_fitted:
         workspace.progress.note(f"fit: run {run.run_id} is trained already")
+        if on_log:
+            for row in run.read_json(FIT_FILE)["history"]:
+                on_log(row)
         return run
-    fits = fit_all(snapshot, splits, config.fit, run.path, progress=workspace.progress)
+    fits = fit_all(
+        snapshot, splits, config.fit, run.path, progress=workspace.progress, on_log=on_log
+    )
     lines = "".join(json.dumps(row) + "\n" for row in fits.history)
     write_text(run.path / HISTORY_FILE, lines)
     run.write_json(
@@ -167,6 +199,7 @@ def train_snapshot(
     """Do everything of ``run_all`` that comes after the snapshot."""
     splits_of(snapshot, config)  # what is refused is refused before a run is begun
     config.evaluate.rfm.positions(snapshot.feature_names)
+    require_trackers(config.tracking)
     run = start_run(
         workspace.runs_dir,
         snapshot_id=snapshot.snapshot_id,
@@ -185,10 +218,14 @@ def train_snapshot(
             f"{run.run_id}, skipping; --force to retrain"
         )
     else:
-        run = fit_step(snapshot, config, workspace)
-        if force or not is_evaluated(run):
-            evaluate_step(run, snapshot, workspace)
-        bundle_id = package_step(run, snapshot, workspace).bundle_id
+        with track(snapshot, config, workspace) as tracked:
+            run = fit_step(snapshot, config, workspace, on_log=tracked.on_log)
+            if force or not is_evaluated(run):
+                evaluate_step(run, snapshot, workspace)
+            bundle = package_step(run, snapshot, workspace)
+            files = run.path / REPORT_FILE, bundle.directory / MODEL_CARD_FILE
+            tracked.results(run.read_json(METRICS_FILE), *files)
+        bundle_id = bundle.bundle_id
     assert bundle_id is not None
     metrics = run.read_json(METRICS_FILE)
     gate_error = None

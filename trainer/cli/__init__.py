@@ -29,6 +29,7 @@ COMMANDS = {
     "promote": "Choose the bundle that the next dbt build scores with.",
     "models": "List the bundles.",
     "parity": "Compare the warehouse's scores with offline scores.",
+    "tune": "Search for better training settings, never looking at the test split.",
 }
 
 

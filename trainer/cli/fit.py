@@ -24,11 +24,13 @@ def command(snapshot: str | None, **options: Any) -> None:
     config = shared.make_config(options)
     from trainer.cli.tables import split_table
     from trainer.data.snapshot import Snapshot, find_snapshot
-    from trainer.pipeline import fit_step
+    from trainer.pipeline import fit_step, track
     from trainer.runs import FIT_FILE, SPLITS_FILE
 
     opened = Snapshot.open(find_snapshot(options["snapshots_dir"], snapshot))
-    run = fit_step(opened, config, shared.make_workspace(options))
+    workspace = shared.make_workspace(options)
+    with track(opened, config, workspace) as tracked:
+        run = fit_step(opened, config, workspace, on_log=tracked.on_log)
     facts = run.read_json(FIT_FILE)["facts"]
     splits = run.read_json(SPLITS_FILE)
     document = {

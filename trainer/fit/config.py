@@ -7,6 +7,8 @@ import dataclasses
 from trainer.errors import ConfigError
 
 COMPACT = "compact"
+FINE_TUNE = "fine-tune"
+"""Name of the last stage, whose best validation loss is that of the model kept."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +152,11 @@ class FitConfig:
         self._require("max_review_tokens", fits, "at most fit.max_tokens - 8")
         even = self.hidden_size % self.num_heads == 0
         self._require("hidden_size", even, "a multiple of fit.num_heads")
+
+    @property
+    def peak_encoder_rate(self) -> float:
+        """Peak learning rate of the encoder, the default resolved."""
+        return self.encoder_learning_rate or (5e-4 if self.encoder == COMPACT else 5e-5)
 
     def _require(self, name: str, is_allowed: bool, allowed: str) -> None:
         """Raise with the value seen unless it is allowed."""

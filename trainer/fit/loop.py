@@ -27,10 +27,10 @@ from trainer.data.splits import Splits
 from trainer.evaluate.base_rates import shifted_log_loss
 from trainer.fit.build import build_classifier
 from trainer.fit.checkpoint import Checkpointer
-from trainer.fit.config import COMPACT, FitConfig
+from trainer.fit.config import COMPACT, FINE_TUNE, FitConfig
 from trainer.fit.data import TokenReader, draw_rows, shuffled_batches, text_arrays, valid_sample
 from trainer.fit.pretrain import MaskedWordModel, MaskedWords
-from trainer.fit.stages import Stage, StageRunner
+from trainer.fit.stages import LogRow, Stage, StageRunner
 from trainer.progress import Progress
 
 IntArray = npt.NDArray[np.int64]
@@ -78,6 +78,7 @@ def fit_model(
     *,
     progress: Progress,
     earlier: EarlierFit | None = None,
+    on_log: LogRow | None = None,
 ) -> FitResult:
     """Train a model, resuming from ``run_dir/checkpoint`` when an earlier process was killed.
 
@@ -88,6 +89,8 @@ def fit_model(
         run_dir: Where model, history and checkpoint go; made when missing.
         progress: Shows steps.
         earlier: Repeat this fit on the training rows of ``splits``, stopping where it was best.
+        on_log: Called with every row of the history as it comes, and first with those that a
+            killed process left; what it raises ends training.
 
     Raises:
         ConfigError: The encoder cannot be loaded, or no word is frequent enough.
@@ -107,6 +110,7 @@ def fit_model(
         progress,
         run_key=_run_key(snapshot, splits, config),
         history_path=run_dir / "history.jsonl",
+        on_log=on_log,
     )
     training = _Training(snapshot, splits, config, model, tokenizer)
     if earlier:
@@ -258,16 +262,15 @@ class _Training:
             codes = torch.where(no_codes, model.mean_codes_FC, self._codes(rows))
             return self._label_loss(model.fuse(text, codes), rows)
 
-        default = 5e-4 if config.encoder == COMPACT else 5e-5
         encoder = list(model.encoder.parameters())
         numeric = [*model.wide.parameters(), *model.numeric_projection.parameters()]
         known = {id(p) for p in (*encoder, *numeric)}
         rest = [p for p in model.parameters() if id(p) not in known]
         return Stage(
-            name="fine-tune",
+            name=FINE_TUNE,
             module=model,
             parameter_groups=[
-                {"params": encoder, "lr": config.encoder_learning_rate or default},
+                {"params": encoder, "lr": config.peak_encoder_rate},
                 {"params": numeric, "lr": config.numeric_tuning_rate},
                 {"params": rest, "lr": config.learning_rate},
             ],

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,13 @@ class Fits:
 
 
 def fit_all(
-    snapshot: Snapshot, splits: Splits, config: FitConfig, run_dir: Path, *, progress: Progress
+    snapshot: Snapshot,
+    splits: Splits,
+    config: FitConfig,
+    run_dir: Path,
+    *,
+    progress: Progress,
+    on_log: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Fits:
     """Make every fit that the settings ask for; those that are done are not repeated.
 
@@ -72,6 +78,7 @@ def fit_all(
         config: Model and training settings; ``refit`` says which fits there are.
         run_dir: Fits go to ``run_dir/fits/<name>``.
         progress: Shows steps.
+        on_log: Called with every row of the first fit's history as it comes.
 
     Raises:
         ConfigError: A setting cannot be used.
@@ -80,7 +87,7 @@ def fit_all(
     from trainer.fit.loop import EarlierFit
 
     first_dir = run_dir / FITS_DIR / FIRST
-    done = _fit_once(snapshot, splits, config, first_dir, progress, None)
+    done = _fit_once(snapshot, splits, config, first_dir, progress, None, on_log)
     directories = {FIRST: first_dir, REFIT: first_dir, FINAL: first_dir}
     earlier = EarlierFit(directory=first_dir, stop_shares=best_shares(done["history"]))
     refits: dict[str, Any] = {}
@@ -140,6 +147,7 @@ def _fit_once(
     directory: Path,
     progress: Progress,
     earlier: Any,
+    on_log: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Fit, or return what the fit left when an earlier process finished it."""
     from trainer.fit.loop import fit_model
@@ -147,8 +155,12 @@ def _fit_once(
     file = directory / DONE_FILE
     if file.is_file():
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        for row in found["history"] if on_log else ():
+            on_log(row)
         return found
-    result = fit_model(snapshot, splits, config, directory, progress=progress, earlier=earlier)
+    result = fit_model(
+        snapshot, splits, config, directory, progress=progress, earlier=earlier, on_log=on_log
+    )
     done = {"facts": result.facts, "history": result.history}
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(done), encoding="utf-8")

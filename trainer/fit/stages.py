@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from trainer.fit.config import FitConfig
 from trainer.progress import Progress
 
 IntArray = npt.NDArray[np.int64]
+LogRow = Callable[[Mapping[str, Any]], None]
+"""Takes a row of the history as it comes; what it raises ends training."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class StageRunner:
         progress: Shows steps.
         run_key: What the checkpoint must belong to; another key starts anew.
         history_path: JSON lines of what was logged.
+        on_log: Called with every row of the history, those of an earlier process included.
     """
 
     def __init__(
@@ -64,18 +67,23 @@ class StageRunner:
         *,
         run_key: str,
         history_path: Path,
+        on_log: LogRow | None = None,
     ) -> None:
         self.config = config
         self.checkpointer = checkpointer
         self.progress = progress
         self.run_key = run_key
         self.history_path = history_path
+        self.on_log = on_log
         self.history: list[dict[str, Any]] = []
         state = checkpointer.load()
         self._resumed = state if state and state.get("run_key") == run_key else None
         if self._resumed:
             self.history = json.loads(self._resumed["history"])
             progress.note(f"resuming from the checkpoint in stage {self._resumed['stage']}")
+            if on_log:
+                for row in self.history:
+                    on_log(row)
 
     def run(self, index: int, stage: Stage) -> None:
         """Run one stage, or the rest of it, or nothing when it was done before.
@@ -187,6 +195,8 @@ class StageRunner:
         self.history.append(row)
         lines = "".join(json.dumps(row) + "\n" for row in self.history)
         self.history_path.write_text(lines, encoding="utf-8")
+        if self.on_log:
+            self.on_log(row)
 
     def _save(
         self, index: int, stage: Stage, optimizer: torch.optim.Optimizer, state: _StageState

@@ -269,3 +269,14 @@ def test_supervised_batches_mix_lengths_but_keep_equal_ones_together():
     spreads = [np.ptp(lengths[batch]) for batch in batches if len(batch) > 5]
     assert np.mean(spreads) > 20
     assert all((np.diff(lengths[batch]) >= 0).all() for batch in batches)
+
+
+def test_every_row_of_the_history_is_called_back_after_a_kill_too(data, counted, tmp_path):
+    undisturbed, num_steps = counted
+    rows = []
+    with pytest.raises(Killed):
+        fit_model(*data, SMALL, tmp_path, progress=DyingProgress(num_steps - 2), on_log=rows.append)
+    assert 0 < len(rows) < len(undisturbed.history)
+    rows.clear()
+    result = fit_model(*data, SMALL, tmp_path, progress=Progress(quiet=True), on_log=rows.append)
+    assert rows == result.history == undisturbed.history
