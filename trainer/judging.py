@@ -30,6 +30,7 @@ from trainer.evaluate import (
     paired_difference,
     tier_bounds,
 )
+from trainer.fairness import cutoff_sizes, group_facts, judge_segments, thresholds_by_group
 from trainer.judgement import MODEL_NAME, Judgement, report_data, write_predictions
 from trainer.progress import Progress
 from trainer.report import render_report
@@ -73,15 +74,19 @@ def evaluate_run(
         for name in JUDGED_SPLITS
     }
     judgement = _judge(run.config, snapshot, splits, logits, progress)
-    metrics = _metrics_document(run, snapshot, splits, judgement)
+    thresholds = _thresholds_of(splits, snapshot, judgement)
+    with progress.step("segments"):
+        ours = {name: models[MODEL_NAME] for name, models in judgement.probabilities.items()}
+        segments = judge_segments(run.config, snapshot, splits, ours, thresholds)
+    metrics = {**_metrics_document(run, snapshot, splits, judgement), **segments}
     write_predictions(run.path / PREDICTIONS_FILE, snapshot, splits, judgement)
     write_text(run.path / CALIBRATION_FILE, judgement.calibrator.to_json())
-    write_text(run.path / THRESHOLDS_FILE, _thresholds_of(splits, snapshot, judgement).to_json())
+    write_text(run.path / THRESHOLDS_FILE, thresholds.to_json())
     booster = judgement.baselines.get("lightgbm")
     if booster is not None and booster.model_text:
         write_text(run.path / GBM_FILE, booster.model_text)
     with progress.step("report"):
-        page = render_report(report_data(run, snapshot, splits, judgement, fit_facts))
+        page = render_report(report_data(run, snapshot, splits, judgement, fit_facts, segments))
         write_text(run.path / REPORT_FILE, page)
     run.write_json(METRICS_FILE, metrics)
     return metrics
@@ -144,10 +149,18 @@ def _judge(
     chosen = config.thresholds
     thresholds = {
         name: choose_threshold(
-            labels["valid"], values, chosen.strategy, chosen.parameter, chosen.costs
+            labels["valid"],
+            values,
+            chosen.strategy,
+            chosen.parameter,
+            chosen.costs,
+            **cutoff_sizes(snapshot, splits.valid),
         )
         for name, values in probabilities["valid"].items()
     }
+    group_thresholds = thresholds_by_group(
+        config, snapshot, splits, probabilities["valid"][MODEL_NAME], thresholds[MODEL_NAME]
+    )
     shared: dict[str, Any] = {
         "num_samples": config.evaluate.num_bootstrap,
         "seed": seed,
@@ -172,6 +185,7 @@ def _judge(
         intervals=intervals,
         differences=differences,
         baselines=baselines,
+        group_thresholds=group_thresholds,
     )
 
 
@@ -210,6 +224,7 @@ def _thresholds_of(splits: Splits, snapshot: Snapshot, judgement: Judgement) -> 
         flag_threshold=bounds["flag_threshold"],
         tiers=tuple(Tier(**tier) for tier in bounds["tiers"]),
         strategy=dataclasses.asdict(choice),
+        groups=judgement.group_thresholds[0] if judgement.group_thresholds else None,
     )
 
 
@@ -236,6 +251,7 @@ def _metrics_document(
         "num_bootstrap": run.config.evaluate.num_bootstrap,
         "calibration": judgement.calibration,
         "threshold": dataclasses.asdict(judgement.thresholds[MODEL_NAME]),
+        "group_thresholds": group_facts(judgement.group_thresholds),
         "test": {name: _as_mappings(table) for name, table in judgement.intervals.items()},
         "valid": valid,
         "differences": {name: _as_mappings(table) for name, table in judgement.differences.items()},

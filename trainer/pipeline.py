@@ -15,6 +15,7 @@ from trainer.data.snapshot import Snapshot
 from trainer.data.splits import BY_USER, Splits, make_splits
 from trainer.data.warehouse import Warehouse
 from trainer.errors import QualityGateError, RunError
+from trainer.fairness import check_segments
 from trainer.judging import evaluate_run, is_evaluated
 from trainer.progress import Progress
 from trainer.release.gate import check_gate
@@ -151,7 +152,8 @@ def train_snapshot(
     should_promote: bool = True,
 ) -> RunOutcome:
     """Do everything of ``run_all`` that comes after the snapshot."""
-    splits_of(snapshot, config)  # what is refused is refused before a run is begun
+    splits = splits_of(snapshot, config)  # what is refused is refused before a run is begun
+    check_segments(config, snapshot, splits)
     config.evaluate.rfm.positions(snapshot.feature_names)
     run = start_run(
         workspace.runs_dir,

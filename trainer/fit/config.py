@@ -7,6 +7,8 @@ import dataclasses
 from trainer.errors import ConfigError
 
 COMPACT = "compact"
+NO_REWEIGHTING = "none"
+EQUAL_SIZE, KAMIRAN_CALDERS = "equal_size", "kamiran_calders"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +75,11 @@ class FitConfig:
     """Gradients are scaled down to this norm."""
     class_weights: str = "none"
     """``none``, or ``balanced``: both classes weigh the same in the loss."""
+    group_reweighting: str = NO_REWEIGHTING
+    """``none``, or a slice (as in ``evaluate.slices``) whose groups are to count alike."""
+    group_reweighting_rule: str = EQUAL_SIZE
+    """``equal_size``: every group has the same total weight; ``kamiran_calders``: group and label
+    are made independent."""
     num_bins: int = 12
     """Bins of the piecewise-linear code of a feature."""
     dropout: float = 0.2
@@ -97,6 +104,7 @@ class FitConfig:
         choices = {
             "precision": ("auto", "fp32", "bf16"),
             "class_weights": ("none", "balanced"),
+            "group_reweighting_rule": (EQUAL_SIZE, KAMIRAN_CALDERS),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
