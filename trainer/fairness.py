@@ -26,6 +26,7 @@ from trainer.evaluate import (
 )
 from trainer.evaluate.segments import SLICE_FEATURES, Segmentation
 from trainer.evaluate.slices import worst_segments
+from trainer.fit.config import NO_REWEIGHTING
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 CUTOFF = "cutoff"
@@ -39,6 +40,8 @@ def check_segments(config: TrainConfig, snapshot: Snapshot, splits: Splits) -> N
         ConfigError: An unknown slice, or thresholds per group of a profile column.
     """
     find_segmentations(snapshot, splits.train, config.evaluate.slices)
+    if config.fit.group_reweighting != NO_REWEIGHTING:
+        find_segmentation(snapshot, splits.train, config.fit.group_reweighting)
     _threshold_groups(config, snapshot, splits)
 
 

@@ -195,7 +195,8 @@ def resampled_weights(
 
 def without_excess(value: float, samples_S: FloatArray) -> FloatArray:
     """Shift the samples of a calibration error back by the noise that resampling adds to it."""
-    return np.maximum(samples_S - (np.mean(samples_S) - value), 0.0)
+    shifted_S: FloatArray = np.maximum(samples_S - (np.mean(samples_S) - value), 0.0)
+    return shifted_S
 
 
 def percentile_interval(value: float, samples_S: FloatArray, confidence: float) -> Interval:

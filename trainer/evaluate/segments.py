@@ -115,7 +115,8 @@ def quantile_bands(
     Args:
         feature: What the values are of.
         train_values: (N,) NaN where unknown.
-        num_bands: Bands to aim at; equal and empty ones are merged.
+        num_bands: Bands to aim at; equal and empty ones are merged. Six different values or fewer
+            get a band each.
 
     Returns:
         Bands with bounds of three significant digits, so that people read what is applied.
@@ -124,11 +125,20 @@ def quantile_bands(
     known = values[np.isfinite(values)]
     if not known.size:
         return FeatureBands(feature=feature, bounds=())
-    edges = np.quantile(known, np.arange(1, num_bands) / num_bands)
+    lowest = known.min()
+    rest = known[known > lowest]
+    if np.unique(known).size <= MAX_CATEGORIES:
+        edges = np.unique(rest)
+    elif known.size - rest.size >= known.size / num_bands:
+        # Many at the lowest value, such as no spend at all: they are a band of their own.
+        shares = np.arange(1, num_bands - 1) / (num_bands - 1)
+        edges = np.append(np.quantile(rest, shares), rest.min())
+    else:
+        edges = np.quantile(known, np.arange(1, num_bands) / num_bands)
     rounded = sorted({float(f"{edge:.3g}") for edge in edges})
     return FeatureBands(
         feature=feature,
-        bounds=tuple(bound for bound in rounded if known.min() < bound <= known.max()),
+        bounds=tuple(bound for bound in rounded if lowest < bound <= known.max()),
     )
 
 

@@ -77,9 +77,9 @@ class FitConfig:
     """``none``, or ``balanced``: both classes weigh the same in the loss."""
     group_reweighting: str = NO_REWEIGHTING
     """``none``, or a slice (as in ``evaluate.slices``) whose groups are to count alike."""
-    group_reweighting_rule: str = EQUAL_SIZE
-    """``equal_size``: every group has the same total weight; ``kamiran_calders``: group and label
-    are made independent."""
+    group_reweighting_rule: str = KAMIRAN_CALDERS
+    """``kamiran_calders``: group and label are made independent; ``equal_size``: every group has
+    the same total weight (which quantile bands nearly have by themselves)."""
     num_bins: int = 12
     """Bins of the piecewise-linear code of a feature."""
     dropout: float = 0.2

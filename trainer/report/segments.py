@@ -12,18 +12,18 @@ from trainer.report.data import ReportData
 from trainer.report.svg import Axis, Chart
 from trainer.report.words import MISSING
 
-#: Columns of a segment's table: metric, heading, what it means.
+#: Columns of a segment's table: metric, heading.
 COLUMNS = (
-    ("base_rate", "Churned", "share that did"),
-    ("auroc", "AUROC", "ranking inside the segment"),
-    ("average_precision", "Average precision", "chance is the churned share"),
-    ("log_loss", "Log loss", "lower is better"),
-    ("brier_score", "Brier score", "lower is better"),
-    ("calibration_gap", "Said minus happened", "mean probability less churned share"),
-    ("expected_calibration_error", "Calibration error", "lower is better"),
-    ("flag_rate", "Flagged", "share of the segment"),
-    ("recall", "Recall", "share of churners flagged"),
-    ("precision", "Precision", "share of flagged who churned"),
+    ("base_rate", "Churned"),
+    ("auroc", "AUROC"),
+    ("average_precision", "Average precision"),
+    ("log_loss", "Log loss"),
+    ("brier_score", "Brier score"),
+    ("calibration_gap", "Said minus happened"),
+    ("expected_calibration_error", "Calibration error"),
+    ("flag_rate", "Flagged"),
+    ("recall", "Recall"),
+    ("precision", "Precision"),
 )
 #: Metrics that are drawn: metric, title, axis.
 DRAWN = (
@@ -31,7 +31,7 @@ DRAWN = (
     ("calibration_gap", "said minus happened", "Mean probability minus churned share"),
 )
 EVERYBODY = "all test customers"
-_SMALL_HEIGHT = 280
+_SMALL_WIDTH, _SMALL_HEIGHT = 330, 260
 _LABEL_CHARACTERS = 46
 
 
@@ -80,7 +80,8 @@ def reliability_views(run: ReportData) -> list[ChartView]:
             title = f"{split} cutoff {cutoff['segment']}"
             charts.append(_reliability(run, f"reliability-{split}-{number}", title, cutoff))
     for number, (name, division) in enumerate((run.slices.get("by") or {}).items()):
-        for place, segment in enumerate(division["segments"]):
+        divided = division["segments"] if len(division["segments"]) > 1 else []
+        for place, segment in enumerate(divided):
             title = f"{name}: {segment['segment']}"
             charts.append(_reliability(run, f"reliability-slice-{number}-{place}", title, segment))
     return [chart for chart in charts if chart is not None]
@@ -99,10 +100,12 @@ def _row(title: str, segment: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table row."""
     size = ""
     if "rows" in segment:
-        size = f"{segment['rows']:,} examples, {segment['users']:,} users"
+        size = f"{segment['users']:,} users"
+        if segment["rows"] != segment["users"]:
+            size = f"{segment['rows']:,} examples of {size}"
     cells = []
     if segment["too_small"] is None:
-        cells = [_cell(metric, segment["metrics"][metric]) for metric, _, _ in COLUMNS]
+        cells = [_cell(metric, segment["metrics"][metric]) for metric, _ in COLUMNS]
     return {"title": title, "size": size, "too_small": segment["too_small"], "cells": cells}
 
 
@@ -131,7 +134,7 @@ def _dots(
         for segment in segments
         if segment["too_small"] is None and segment["metrics"][metric]["low"] is not None
     ]
-    if not found or overall is None:
+    if len(found) < 2 or overall is None:
         return None
     ends = [overall, *(interval[end] for _, interval in found for end in ("low", "high"))]
     if metric == "calibration_gap":
@@ -175,6 +178,7 @@ def _reliability(
         description=f"Said minus happened {gap['value']}, calibration error {error:.3f}",
         x=Axis(label="Said"),
         y=Axis(label="Happened"),
+        width=_SMALL_WIDTH,
         height=_SMALL_HEIGHT,
     )
     chart.reference([0.0, 1.0], [0.0, 1.0], "said = happened")
