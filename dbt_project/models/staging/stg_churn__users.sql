@@ -1,4 +1,4 @@
-{# A table, so that what is exported is what this build read, wherever the raw file is. #}
+{# A table: what is exported is what this build read, wherever the raw file is. #}
 {{ config(materialized='table') }}
 
 with
