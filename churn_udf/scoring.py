@@ -82,6 +82,7 @@ class Scorer:
 
     Raises:
         BundleMismatchError: The model's features are not those of the bundle's manifest.
+        BundleIntegrityError: Flags are set by a feature that the bundle does not have.
     """
 
     def __init__(self, bundle: Bundle, runner: Runner) -> None:
@@ -91,6 +92,7 @@ class Scorer:
                 f"and they are not the {len(bundle.feature_names)} of its manifest; train a new "
                 "model with `churn-train run`"
             )
+        bundle.thresholds.require_features(bundle.feature_names)
         self.bundle = bundle
         self._runner = runner
         self._lock = threading.Lock()
@@ -140,13 +142,13 @@ class Scorer:
         hashes = columns["input_hash"]
         if hashes.null_count:
             raise ScoringError(f"{hashes.null_count} rows have no input_hash; run `dbt build`")
+        features = _feature_matrix([columns[name] for name in self.bundle.feature_names])
         scores = self.score_arrays(
-            columns["behavior_text"],
-            columns["review_text_recent"],
-            _feature_matrix([columns[name] for name in self.bundle.feature_names]),
-            labels=hashes,
+            columns["behavior_text"], columns["review_text_recent"], features, labels=hashes
         )
-        return self._to_record_batch(hashes, scores)
+        names = self.bundle.feature_names
+        flags = self.bundle.thresholds.flags_of(scores.probabilities, features, names)
+        return self._to_record_batch(hashes, scores, flags)
 
     def score_arrays(
         self,
@@ -199,7 +201,9 @@ class Scorer:
                 raise _row_error(labels, row, name, values[row], "a finite number")
         return Scores(logits, probabilities, effects)
 
-    def _to_record_batch(self, hashes: pa.Array, scores: Scores) -> pa.RecordBatch:
+    def _to_record_batch(
+        self, hashes: pa.Array, scores: Scores, flags: npt.NDArray[np.bool_]
+    ) -> pa.RecordBatch:
         """Put tiers, flags and reasons beside the scores."""
         thresholds = self.bundle.thresholds
         num_rows, num_groups = scores.effects.shape
@@ -214,7 +218,7 @@ class Scorer:
             "churn_logit": pa.array(scores.logits),
             "churn_probability": pa.array(scores.probabilities),
             "risk_tier": thresholds.tiers_of(scores.probabilities),
-            "is_flagged": pa.array(thresholds.flags_of(scores.probabilities)),
+            "is_flagged": pa.array(flags),
             "top_reason": pc.if_else(is_worth_naming, strongest, pa.scalar(None, pa.string())),
             "reason_groups": pa.ListArray.from_arrays(offsets, names),
             "reason_effects": pa.ListArray.from_arrays(offsets, pa.array(ranked.ravel())),

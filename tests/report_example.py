@@ -5,10 +5,13 @@ import numpy as np
 from churn_udf.calibration import sigmoid
 from trainer.evaluate import (
     BASELINE_TITLES,
+    Division,
+    Rows,
     bootstrap_intervals,
     choose_threshold,
     fit_calibrator,
     paired_difference,
+    slice_document,
     tier_bounds,
 )
 from trainer.report import FeatureImportance, ReportData, SplitFacts
@@ -28,6 +31,20 @@ def make_probabilities(num_rows=400, seed=0):
     }
     probabilities["base_rate"] = np.full(num_rows, labels.mean())
     return labels, probabilities
+
+
+def make_segments(labels, probabilities, threshold):
+    """Two measured segments and a small one, and one cutoff of each split."""
+    count = len(labels)
+    rows = Rows(labels, probabilities, np.asarray(probabilities) >= threshold, np.arange(count))
+    segments = np.where(np.arange(count) < 10, 2, np.arange(count) % 2)
+    names = ("under 30 & new", "30 and more, with quite a long name for a segment", "unknown")
+    tenure = Division("tenure", "feature tenure_days", names, segments)
+    cutoff = Division("cutoff", "cutoff", ("2024-04-01",), np.zeros(count))
+    found = slice_document(rows, [tenure, cutoff], num_samples=50)
+    cutoffs = found["by"].pop("cutoff")["segments"]
+    at_cutoff = {"note": None, "all": found["all"], "cutoffs": cutoffs}
+    return {"slices": found, "reliability": {"valid": at_cutoff, "test": at_cutoff}}
 
 
 def make_report(labels=None, probabilities=None, **overrides):
@@ -93,5 +110,6 @@ def make_report(labels=None, probabilities=None, **overrides):
         "data_facts": {"snapshot_id": "0123456789abcdef", "rows": 123456, "gap": None},
         "model_facts": {"parameters": 3456789, "versions": {"torch": "2.13.0"}, "seed": 0},
         "warnings": ["The base rate moved."],
+        **make_segments(labels, ours, choice.threshold),
     }
     return ReportData(**(fields | overrides))

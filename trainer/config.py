@@ -23,6 +23,8 @@ from trainer.errors import ConfigError
 from trainer.evaluate import BASELINE_TITLES, RfmColumns
 from trainer.evaluate.base_rates import BASE_RATE_KINDS
 from trainer.evaluate.calibration import CALIBRATION_KINDS
+from trainer.evaluate.group_thresholds import EQUAL_RECALL, GROUP_RULES
+from trainer.evaluate.thresholds import STRATEGY_DEFAULTS
 from trainer.fit.config import FitConfig
 from trainer.tracking.config import TrackingConfig
 
@@ -56,6 +58,12 @@ class EvaluateConfig:
     base_rate: str = "shrunk"
     """What base rate a calibrator expects: ``newest`` (of the newest labelled rows), ``shrunk``
     (halfway from there to all known labels), or ``em`` (from the unlabelled scores)."""
+    slices: tuple[str, ...] = ("tenure", "value", "frequency", "profile")
+    """Segments to measure: ``tenure``, ``value``, ``frequency``, ``recency``, a feature (in bands
+    of its training quantiles), ``profile.<column>``, or ``profile`` for every profile column that
+    divides the customers into groups; an empty list measures none."""
+    min_slice_users: int = 100
+    """Users that a segment needs to be measured; 20 churners and 20 stayers are needed, too."""
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -64,6 +72,10 @@ class EvaluateConfig:
         if not 0.0 < self.confidence < 1.0:
             raise ConfigError(
                 f"evaluate.confidence is {self.confidence}; allowed: above 0 and below 1"
+            )
+        if self.min_slice_users < 1:
+            raise ConfigError(
+                f"evaluate.min_slice_users is {self.min_slice_users}; allowed: 1 or more"
             )
         _require_subset("evaluate.calibration", self.calibration, CALIBRATION_KINDS)
         _require_subset("evaluate.baselines", self.baselines, tuple(BASELINE_TITLES))
@@ -109,11 +121,25 @@ class ThresholdConfig:
     """From which probability a customer is flagged; chosen on validation rows."""
 
     strategy: str = "f_beta"
-    """f_beta, precision_floor, recall_floor, capacity or cost."""
+    """f_beta, precision_floor, recall_floor, capacity (a share of the users), top_k (a number of
+    users per cutoff) or cost."""
     parameter: float | None = None
-    """Beta, floor or share of the strategy; null takes its default."""
+    """Beta, floor, share or number of the strategy; null takes its default."""
     costs: Mapping[str, float] | None = None
     """For cost: true_positive, false_positive, false_negative, true_negative per customer."""
+    per_group: str | None = None
+    """Slice made of a feature (as in ``evaluate.slices``) whose groups get a threshold each."""
+    group_rule: str = EQUAL_RECALL
+    """equal_recall: the same share of churners is flagged in each group; same_strategy: the
+    strategy in each group by itself."""
+
+    def __post_init__(self) -> None:
+        """Check the names; numbers are checked when a threshold is chosen."""
+        for name, allowed in (("strategy", tuple(STRATEGY_DEFAULTS)), ("group_rule", GROUP_RULES)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"thresholds.{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}"
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +153,14 @@ class GateConfig:
     interval."""
     max_brier_excess: float = 0.02
     """Brier score that the model may lie above the base rate for everyone, likewise."""
+    min_slice_auroc: float | None = 0.5
+    """Lowest allowed upper end of any segment's AUROC interval; null asks for nothing."""
+    max_slice_calibration_gap: float | None = 0.1
+    """By how much more than for everybody a segment's mean probability may miss its churn rate, at
+    the kind end of the paired interval; null asks for nothing."""
+    max_slice_auroc_deficit: float | None = None
+    """AUROC that a segment may lie below everybody, likewise. Off: inside a segment made of what
+    predicts churn, any model ranks less well, which is no fault."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from churn_udf.thresholds import GroupThresholds
 from trainer.candidates import Candidates
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import BY_USER, Splits
 from trainer.evaluate import (
     BASELINE_TITLES,
     BaselineResult,
+    GroupChoice,
     Interval,
     ThresholdChoice,
     tier_bounds,
@@ -54,6 +56,8 @@ class Judgement:
     """Model -> metric -> value with interval, on test rows."""
     differences: dict[str, dict[str, Interval]]
     """Other model -> metric -> by how much the chosen one is better."""
+    group_thresholds: tuple[GroupThresholds, GroupChoice] | None
+    """Flag thresholds by group, where asked for."""
 
     @property
     def baselines(self) -> dict[str, BaselineResult]:
@@ -90,9 +94,14 @@ def write_predictions(path: Path, snapshot: Snapshot, splits: Splits, found: Jud
 
 
 def report_data(
-    run: Run, snapshot: Snapshot, splits: Splits, found: Judgement, fit_facts: dict[str, Any]
+    run: Run,
+    snapshot: Snapshot,
+    splits: Splits,
+    found: Judgement,
+    fit_facts: dict[str, Any],
+    segments: dict[str, Any],
 ) -> ReportData:
-    """Return what the HTML report shows."""
+    """Return what the HTML report shows; `segments` is what ``judge_segments`` returned."""
     choice = found.thresholds[found.model]
     base_rate = float(snapshot.labels[splits.valid].mean())
     booster = found.candidates.baselines.get("lightgbm")
@@ -150,6 +159,8 @@ def report_data(
             "versions": ", ".join(f"{name} {text}" for name, text in package_versions().items()),
         },
         warnings=warnings_of(splits, found),
+        slices=segments["slices"],
+        reliability=segments["reliability"],
     )
 
 
@@ -190,6 +201,12 @@ def warnings_of(splits: Splits, found: Judgement) -> list[str]:
     choice = found.thresholds[found.model]
     if not choice.is_satisfied:
         warnings.append(f"Threshold: {choice.reason}.")
+    if found.group_thresholds is not None:
+        stored, groups = found.group_thresholds
+        warnings.append(
+            f"Flags are set by {stored.slice} ({groups.rule}): precision, recall and the flagged "
+            "counts are those of one threshold for everybody, except in the tables by segment."
+        )
     for name, table in found.differences.items():
         if name in BASELINE_TITLES and table["auroc"].high < 0.0:
             warnings.append(f"{BASELINE_TITLES[name]} ranks better than the model (AUROC).")

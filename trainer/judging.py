@@ -34,6 +34,7 @@ from trainer.evaluate import (
     paired_difference,
     tier_bounds,
 )
+from trainer.fairness import cutoff_sizes, group_facts, judge_segments, thresholds_by_group
 from trainer.fit.refit import Fits
 from trainer.judgement import Judgement, report_data, write_predictions
 from trainer.progress import Progress
@@ -74,16 +75,20 @@ def evaluate_run(
     fits = Fits.of(run.path, fit_facts["facts"], fit_facts["history"])
     found = find_candidates(run.config, snapshot, splits, fits, progress)
     judgement = _judge(run.config, snapshot, splits, found, progress)
-    metrics = _metrics_document(run, snapshot, splits, judgement)
+    thresholds = _thresholds_of(splits, snapshot, judgement)
+    with progress.step("segments"):
+        ours = {name: models[judgement.model] for name, models in judgement.probabilities.items()}
+        segments = judge_segments(run.config, snapshot, splits, ours, thresholds)
+    metrics = {**_metrics_document(run, snapshot, splits, judgement), **segments}
     write_predictions(run.path / PREDICTIONS_FILE, snapshot, splits, judgement)
     with progress.step("final fit"):
         write_shipped(run, snapshot, splits, found, fits)
         calibrator = shipped_calibrator(run, snapshot, splits, found.chosen, fits)
     write_text(run.path / CALIBRATION_FILE, calibrator.to_json())
     _write_shipped_sample(run, snapshot, splits, calibrator)
-    write_text(run.path / THRESHOLDS_FILE, _thresholds_of(splits, snapshot, judgement).to_json())
+    write_text(run.path / THRESHOLDS_FILE, thresholds.to_json())
     with progress.step("report"):
-        page = render_report(report_data(run, snapshot, splits, judgement, fit_facts))
+        page = render_report(report_data(run, snapshot, splits, judgement, fit_facts, segments))
         write_text(run.path / REPORT_FILE, page)
     run.write_json(METRICS_FILE, metrics)
     return metrics
@@ -116,10 +121,18 @@ def _judge(
     chosen = config.thresholds
     thresholds = {
         name: choose_threshold(
-            labels["valid"], values, chosen.strategy, chosen.parameter, chosen.costs
+            labels["valid"],
+            values,
+            chosen.strategy,
+            chosen.parameter,
+            chosen.costs,
+            **cutoff_sizes(snapshot, splits.valid),
         )
         for name, values in probabilities["valid"].items()
     }
+    group_thresholds = thresholds_by_group(
+        config, snapshot, splits, probabilities["valid"][model], thresholds[model]
+    )
     shared: dict[str, Any] = {
         "num_samples": config.evaluate.num_bootstrap,
         "seed": config.fit.seed,
@@ -145,6 +158,7 @@ def _judge(
         probabilities=probabilities,
         intervals=intervals,
         differences=differences,
+        group_thresholds=group_thresholds,
     )
 
 
@@ -167,6 +181,7 @@ def _thresholds_of(splits: Splits, snapshot: Snapshot, judgement: Judgement) -> 
         flag_threshold=bounds["flag_threshold"],
         tiers=tuple(Tier(**tier) for tier in bounds["tiers"]),
         strategy=dataclasses.asdict(choice),
+        groups=judgement.group_thresholds[0] if judgement.group_thresholds else None,
     )
 
 
@@ -196,6 +211,7 @@ def _metrics_document(
         "num_bootstrap": run.config.evaluate.num_bootstrap,
         "calibration": judgement.calibration,
         "threshold": dataclasses.asdict(judgement.thresholds[judgement.model]),
+        "group_thresholds": group_facts(judgement.group_thresholds),
         "test": {name: _as_mappings(table) for name, table in judgement.intervals.items()},
         "valid": valid,
         "differences": {name: _as_mappings(table) for name, table in judgement.differences.items()},

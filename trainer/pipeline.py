@@ -17,6 +17,7 @@ from trainer.data.snapshot import Snapshot
 from trainer.data.splits import BY_USER, Splits, make_splits
 from trainer.data.warehouse import Warehouse
 from trainer.errors import QualityGateError, RunError
+from trainer.fairness import check_segments
 from trainer.fit.refit import clear_fits, fit_all
 from trainer.judging import evaluate_run, is_evaluated
 from trainer.progress import Progress
@@ -197,7 +198,8 @@ def train_snapshot(
     should_promote: bool = True,
 ) -> RunOutcome:
     """Do everything of ``run_all`` that comes after the snapshot."""
-    splits_of(snapshot, config)  # what is refused is refused before a run is begun
+    splits = splits_of(snapshot, config)  # what is refused is refused before a run is begun
+    check_segments(config, snapshot, splits)
     config.evaluate.rfm.positions(snapshot.feature_names)
     require_trackers(config.tracking)
     run = start_run(

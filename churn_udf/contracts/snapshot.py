@@ -2,6 +2,8 @@
 
 A snapshot is a directory ``<snapshot_id>/`` with Arrow IPC files ``part-00000.arrow``,
 ``part-00001.arrow``, ... and ``snapshot.json``. Rows are ordered by cutoff_date, user_id.
+Where the team has user profiles, ``profiles.arrow`` holds them once per user, by which evaluation
+slices; no model reads that file, as a profile tells of today and not of the cutoff.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from churn_udf.errors import SnapshotSchemaError
 
 SNAPSHOT_VERSION = 1
 SNAPSHOT_FILE = "snapshot.json"
+PROFILES_FILE = "profiles.arrow"
 MAX_SHARD_ROWS = 65_536
 
 KEY_FIELDS: tuple[pa.Field, ...] = (
@@ -26,6 +29,12 @@ LABEL_FIELDS: tuple[pa.Field, ...] = (
     pa.field("is_label_mature", pa.bool_(), nullable=False),
     pa.field("is_churned", pa.bool_(), nullable=True),
     pa.field("input_hash", pa.string(), nullable=False),
+)
+PROFILE_SCHEMA = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("profile_json", pa.string(), nullable=False),
+    ]
 )
 RESERVED_NAMES = frozenset(
     [field.name for field in (*KEY_FIELDS, *LABEL_FIELDS)] + ["is_score_cutoff"]

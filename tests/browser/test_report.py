@@ -71,10 +71,10 @@ def test_every_chart_has_a_size(open_report, width):
         " const box = svg.getBoundingClientRect();"
         " return [svg.getAttribute('aria-label'), box.width, box.height]; })"
     )
-    assert len(sizes) == 11
+    assert len(sizes) == 17
     for name, wide, high in sizes:
         assert wide > 250, name
-        assert high > 150, name
+        assert high > 100, name
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1200])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 START = datetime.datetime(2024, 1, 1, 9)
@@ -110,7 +111,13 @@ def churn_train(project: Any, *arguments: str) -> subprocess.CompletedProcess[st
 def scored(make_dbt_project: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
     """A project after the three commands, and what `churn-train run --json` said."""
     project = make_dbt_project()
-    project.vars = {**VARS, "churn__events_path": project.events_parquet(shop_events(160))}
+    users = {"user_id": [f"u{user:03d}" for user in range(160)], "plan": ["gold", "free"] * 80}
+    project.load("shop_users", pa.table(users))
+    project.vars = {
+        **VARS,
+        "churn__events_path": project.events_parquet(shop_events(160)),
+        "churn__users_relation": "shop_users",
+    }
     project.build()
     assert project.query("select count(*) from churn_scores") == [(0,)]
     trained = churn_train(project, "run", "--json")
@@ -131,6 +138,17 @@ def test_every_customer_at_the_score_cutoff_has_one_calibrated_score(scored):
         "select count(*), count(distinct bundle_id), min(bundle_id) from churn_scores "
         "where churn_probability > 0 and churn_probability < 1 and why is not null"
     ) == [(len(found), 1, outcome["bundle_id"])]
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_profile_columns_are_sliced_by(scored):
+    project, outcome = scored
+    (metrics,) = project.root.rglob(f"{outcome['run_id']}/metrics.json")
+    found = json.loads(metrics.read_text())
+    segments = found["slices"]["by"]["profile.plan"]["segments"]
+    assert {one["segment"] for one in segments} == {"free", "gold"}
+    assert sum(one["rows"] for one in segments) == found["splits"]["test"]["rows"]
 
 
 @pytest.mark.integration

@@ -24,6 +24,8 @@ import pyarrow.compute as pc
 from churn_udf.contracts.bundle import FeatureSpec, sha256_of_file
 from churn_udf.contracts.settings import ModelSettings
 from churn_udf.contracts.snapshot import (
+    PROFILE_SCHEMA,
+    PROFILES_FILE,
     SNAPSHOT_FILE,
     SNAPSHOT_VERSION,
     conform_batch,
@@ -37,6 +39,7 @@ from trainer.errors import SnapshotIntegrityError, SnapshotNotFoundError, Wareho
 from trainer.progress import Progress, Step
 
 PARTIAL_PREFIX = ".partial-"
+PROFILES_MODEL = "stg_churn__users"
 ABANDONED_SECONDS = 24 * 3600
 """A half-written snapshot this old belongs to no export that is still running."""
 
@@ -69,6 +72,7 @@ def export_snapshot(
         score_cutoff = read_score_cutoff(cursor, context)
         scope = f"from {examples} where cutoff_date <= date '{score_cutoff.isoformat()}'"
         total = int(cursor.execute(f"select count(*) {scope}").fetchall()[0][0])
+        profiles = _read_profiles(warehouse, cursor, scope)
         query = f"select {columns} {scope} order by cutoff_date, user_id"
         with progress.step("snapshot", total=total) as step:
             return write_snapshot(
@@ -79,7 +83,22 @@ def export_snapshot(
                 provenance=context.provenance(warehouse.options),
                 snapshots_dir=snapshots_dir,
                 config=config,
+                profiles=profiles,
             )
+
+
+def _read_profiles(warehouse: Warehouse, cursor: Any, scope: str) -> pa.Table | None:
+    """Return the profiles of the users of these rows, or None where the team has none."""
+    relation = warehouse.context.relations.get(PROFILES_MODEL)
+    if relation is None:
+        return None
+    query = (
+        f"select user_id, profile_json from {relation} where profile_field_count > 0 "
+        f"and user_id in (select user_id {scope}) order by user_id"
+    )
+    reader = warehouse.stream(cursor, query)
+    batches = [conform_batch(batch, PROFILE_SCHEMA) for batch in reader]
+    return pa.Table.from_batches(batches, PROFILE_SCHEMA)
 
 
 def read_score_cutoff(cursor: Any, context: ChurnContext) -> datetime.date:
@@ -121,6 +140,7 @@ def write_snapshot(
     provenance: Mapping[str, Any],
     snapshots_dir: Path,
     config: SnapshotConfig | None = None,
+    profiles: pa.Table | None = None,
 ) -> Snapshot:
     """Write a snapshot directory and return it, verified; the same rows give the same id.
 
@@ -132,6 +152,7 @@ def write_snapshot(
         provenance: Where the rows come from (project, target, invocation, versions, vars).
         snapshots_dir: Folder of all snapshots; made when missing.
         config: Shard size.
+        profiles: One row per user with a profile, ``PROFILE_SCHEMA``; None or empty for none.
 
     Raises:
         SnapshotSchemaError: Rows that break the contract, or no rows at all.
@@ -168,6 +189,8 @@ def write_snapshot(
             "cutoffs": cutoffs,
             "provenance": dict(provenance),
         }
+        if profiles is not None and profiles.num_rows:
+            document["profiles"] = _write_table(profiles, partial / PROFILES_FILE)
         document["snapshot_id"] = snapshot_identity(document)
         text = json.dumps(document, indent=2, default=str) + "\n"
         (partial / SNAPSHOT_FILE).write_text(text, encoding="utf-8")
@@ -207,17 +230,7 @@ def _write_shards(
     counts: dict[str, dict[str, int]] = {}
     for index, table in enumerate(_regroup(batches, schema, rows_per_shard)):
         _count_cutoffs(table, counts)
-        file = folder / f"part-{index:05d}.arrow"
-        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            writer.write_table(table.combine_chunks())
-        shards.append(
-            {
-                "file": file.name,
-                "sha256": sha256_of_file(file),
-                "rows": table.num_rows,
-                "bytes": file.stat().st_size,
-            }
-        )
+        shards.append(_write_table(table, folder / f"part-{index:05d}.arrow"))
     cutoffs = [
         {
             "cutoff_date": date,
@@ -229,6 +242,18 @@ def _write_shards(
         for date, found in sorted(counts.items())
     ]
     return shards, cutoffs
+
+
+def _write_table(table: pa.Table, file: Path) -> dict[str, Any]:
+    """Write one Arrow file and return its facts."""
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return {
+        "file": file.name,
+        "sha256": sha256_of_file(file),
+        "rows": table.num_rows,
+        "bytes": file.stat().st_size,
+    }
 
 
 def _regroup(

@@ -24,6 +24,7 @@ from churn_udf.contracts.bundle import FeatureSpec, sha256_of_file
 from churn_udf.contracts.settings import TEXT_VERSION, ModelSettings
 from churn_udf.contracts.snapshot import (
     MAX_SHARD_ROWS,
+    PROFILE_SCHEMA,
     SNAPSHOT_FILE,
     SNAPSHOT_VERSION,
     snapshot_schema,
@@ -62,6 +63,8 @@ class Snapshot:
     """Content of ``snapshot.json``."""
     table: pa.Table
     """Every row, ordered by cutoff_date, user_id; columns as in ``snapshot_schema``."""
+    profiles: pa.Table = dataclasses.field(default_factory=PROFILE_SCHEMA.empty_table)
+    """One row per user with a profile, ``PROFILE_SCHEMA``; empty where the team has none."""
 
     @classmethod
     def open(cls, path: Path) -> Snapshot:
@@ -101,7 +104,11 @@ class Snapshot:
         schema = snapshot_schema([feature.name for feature in features])
         tables = [_open_shard(path, shard, schema) for shard in shards]
         table = pa.concat_tables(tables) if tables else schema.empty_table()
-        return cls(path=path, document=document, table=table)
+        stored = document.get("profiles")
+        if stored is None:
+            return cls(path=path, document=document, table=table)
+        profiles = _open_shard(path, stored, PROFILE_SCHEMA)
+        return cls(path=path, document=document, table=table, profiles=profiles)
 
     def until(self, score_cutoff: datetime.date) -> Snapshot:
         """Return the snapshot as it would have been scored at an earlier cutoff.
@@ -192,6 +199,18 @@ class Snapshot:
         behavior, review = (_one_array(texts.column(index)) for index in (0, 1))
         return behavior, review
 
+    @functools.cached_property
+    def profile_values(self) -> dict[str, dict[str, str]]:
+        """{profile column: {user: value as text}}, only what is known."""
+        values: dict[str, dict[str, str]] = {}
+        users, documents = (self.profiles.column(name).to_pylist() for name in PROFILE_SCHEMA.names)
+        for user, document in zip(users, documents, strict=True):
+            for column, value in json.loads(document).items():
+                known = values.setdefault(column, {})
+                if value is not None:
+                    known[user] = value
+        return values
+
     def user_ids(self, rows: IndexArray) -> list[str]:
         """Return the user of each of these rows."""
         ids: list[str] = self.table.column("user_id").take(pa.array(rows)).to_pylist()
@@ -249,6 +268,8 @@ def snapshot_identity(document: Mapping[str, Any]) -> str:
         "settings": ModelSettings.from_mapping(document["settings"]).to_dict(),
         "cutoffs": document["cutoffs"],
     }
+    if "profiles" in document:
+        content["profiles"] = [document["profiles"]["sha256"], document["profiles"]["rows"]]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:SNAPSHOT_ID_LENGTH]
 

@@ -15,8 +15,10 @@ from trainer.evaluate.bootstrap import (
     paired_difference,
 )
 from trainer.evaluate.calibration import fit_calibrator
+from trainer.evaluate.group_thresholds import GroupChoice, choose_group_thresholds
 from trainer.evaluate.metrics import METRIC_NAMES, classification_metrics
-from trainer.evaluate.slices import quantile_segments, slice_metrics
+from trainer.evaluate.segments import find_segmentation, find_segmentations
+from trainer.evaluate.slices import Division, Rows, slice_document
 from trainer.evaluate.tabular import BaselineRows
 from trainer.evaluate.thresholds import ThresholdChoice, choose_threshold, tier_bounds
 
@@ -25,17 +27,22 @@ __all__ = [
     "METRIC_NAMES",
     "BaselineResult",
     "BaselineRows",
+    "Division",
+    "GroupChoice",
     "Interval",
     "RfmColumns",
+    "Rows",
     "ThresholdChoice",
     "best_model",
     "bootstrap_intervals",
+    "choose_group_thresholds",
     "choose_threshold",
     "classification_metrics",
+    "find_segmentation",
+    "find_segmentations",
     "fit_baselines",
     "fit_calibrator",
     "paired_difference",
-    "quantile_segments",
-    "slice_metrics",
+    "slice_document",
     "tier_bounds",
 ]

@@ -23,7 +23,7 @@ from trainer.evaluate.metrics import (
 
 DIFFERENCE_METRICS = ("auroc", "average_precision", "log_loss", "brier_score")
 
-_BIASED_METRIC = "expected_calibration_error"
+BIASED_METRIC = "expected_calibration_error"
 _MAX_CELLS = 2_000_000  # weights held at once: 16 MB a matrix, about ten of them alive
 
 
@@ -74,10 +74,10 @@ def bootstrap_intervals(
     result = {}
     for model, table in samples.items():
         exact = classification_metrics(labels, probabilities[model], thresholds[model])
-        excess = np.mean(table[_BIASED_METRIC]) - exact[_BIASED_METRIC]
-        table[_BIASED_METRIC] = np.maximum(table[_BIASED_METRIC] - excess, 0.0)
+        table[BIASED_METRIC] = without_excess(exact[BIASED_METRIC], table[BIASED_METRIC])
         result[model] = {
-            name: _interval(exact[name], values, confidence) for name, values in table.items()
+            name: percentile_interval(exact[name], values, confidence)
+            for name, values in table.items()
         }
     return result
 
@@ -122,7 +122,7 @@ def paired_difference(
         sign = -1.0 if name in LOWER_IS_BETTER else 1.0
         value = sign * (exact["model"][name] - exact["baseline"][name])
         drawn = sign * (samples["model"][name] - samples["baseline"][name])
-        result[name] = _interval(value, drawn, confidence)
+        result[name] = percentile_interval(value, drawn, confidence)
     return result
 
 
@@ -163,7 +163,7 @@ def _sample_metrics(
     indices_N, num_groups = group_indices(groups, checked.size)
     ranked = {model: rank_rows(checked, values) for model, values in probabilities.items()}
     chunks: dict[str, list[dict[str, FloatArray]]] = {model: [] for model in ranked}
-    for weights_NS in _resampled_weights(indices_N, num_groups, num_samples, seed):
+    for weights_NS in resampled_weights(indices_N, num_groups, num_samples, seed):
         for model, rows in ranked.items():
             chunks[model].append(weighted_metrics(rows, thresholds[model], weights_NS, names))
     return {
@@ -172,10 +172,17 @@ def _sample_metrics(
     }
 
 
-def _resampled_weights(
+def resampled_weights(
     indices_N: IntArray, num_groups: int, num_samples: int, seed: int
 ) -> Iterator[FloatArray]:
-    """Yield (N, S) weights: how often each row's user was drawn, out of as many draws as users."""
+    """Yield (N, S) weights: how often each row's user was drawn, out of as many draws as users.
+
+    Args:
+        indices_N: (N,) number of each row's user, from `group_indices`.
+        num_groups: Users.
+        num_samples: Bootstrap samples in all; S of them come at a time, to bound memory.
+        seed: The same seed gives the same samples.
+    """
     rng = np.random.default_rng(seed)
     chunk = max(1, min(num_samples, _MAX_CELLS // max(indices_N.size, num_groups)))
     for start in range(0, num_samples, chunk):
@@ -186,8 +193,23 @@ def _resampled_weights(
         yield counts.reshape(num_groups, size).astype(np.float64)[indices_N]
 
 
-def _interval(value: float, samples_S: FloatArray, confidence: float) -> Interval:
-    """Take the central percentiles of the samples that are defined."""
+def without_excess(value: float, samples_S: FloatArray) -> FloatArray:
+    """Shift the samples of a calibration error back by the noise that resampling adds to it."""
+    shifted_S: FloatArray = np.maximum(samples_S - (np.mean(samples_S) - value), 0.0)
+    return shifted_S
+
+
+def percentile_interval(value: float, samples_S: FloatArray, confidence: float) -> Interval:
+    """Return a value with the central percentiles of those samples that are defined.
+
+    Args:
+        value: On the data as they are; NaN where undefined.
+        samples_S: (S,) the value on each bootstrap sample.
+        confidence: Width of the interval, in (0, 1).
+
+    Raises:
+        ValueError: If `confidence` is out of range.
+    """
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence must lie in (0, 1); got {confidence}")
     defined = samples_S[np.isfinite(samples_S)]

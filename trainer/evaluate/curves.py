@@ -10,7 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluate.arrays import FloatArray, IntArray, as_labels, as_probabilities
+from trainer.evaluate.arrays import (
+    FloatArray,
+    IntArray,
+    as_labels,
+    as_probabilities,
+    group_indices,
+)
 from trainer.evaluate.metrics import NUM_CALIBRATION_BINS, rank_rows
 
 MAX_POINTS = 300
@@ -88,26 +94,34 @@ def calibration_bins(
     labels: npt.ArrayLike,
     probabilities: npt.ArrayLike,
     num_bins: int = NUM_CALIBRATION_BINS,
+    users: npt.ArrayLike | None = None,
 ) -> list[CalibrationBin]:
     """Return the non-empty bins of equal mass, with 95 % Wilson intervals of the churn rate.
 
     The bins are those of expected_calibration_error: ties share a bin.
+
+    Args:
+        labels: (N,) 0/1.
+        probabilities: (N,) in [0, 1].
+        num_bins: Bins to aim at.
+        users: (N,) ids: the intervals then count the users of a bin and not its rows, which
+            tell less when they are of the same users. None takes every row as its own user.
     """
     ranked = rank_rows(labels, probabilities)
     num_rows = ranked.labels_N.size
+    users_N = group_indices(users, num_rows)[0][ranked.order_N]
     sizes = np.diff(np.append(ranked.starts_G, num_rows))
-    hits = np.add.reduceat(ranked.labels_N, ranked.starts_G)
     middle = (np.cumsum(sizes) - 0.5 * sizes) / num_rows
     edges = np.arange(1, num_bins) / num_bins
-    bin_of_group = np.searchsorted(edges, middle, side="right")
+    bin_N = np.repeat(np.searchsorted(edges, middle, side="right"), sizes)
+    probability_N = np.repeat(ranked.probabilities_G, sizes)
     bins = []
-    for number in range(num_bins):
-        inside = bin_of_group == number
-        if inside.any():
-            count = int(sizes[inside].sum())
-            mean = float((sizes * ranked.probabilities_G)[inside].sum() / count)
-            rate = float(hits[inside].sum() / count)
-            bins.append(CalibrationBin(mean, rate, *wilson_interval(rate, count), count))
+    for number in np.unique(bin_N):
+        inside = bin_N == number
+        rate = float(ranked.labels_N[inside].mean())
+        low, high = wilson_interval(rate, np.unique(users_N[inside]).size)
+        mean = float(probability_N[inside].mean())
+        bins.append(CalibrationBin(mean, rate, low, high, int(inside.sum())))
     return bins[::-1]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.errors import ConfigError
-from trainer.evaluate.arrays import FloatArray
+from trainer.evaluate.arrays import FloatArray, group_indices
 from trainer.evaluate.metrics import rank_rows
 
 #: Strategy -> what its parameter means, its default, and whether 0 and infinity are allowed.
@@ -23,6 +23,7 @@ STRATEGY_DEFAULTS: dict[str, float | None] = {
     "precision_floor": 0.5,
     "recall_floor": 0.5,
     "capacity": 0.1,
+    "top_k": None,
     "cost": None,
 }
 COST_NAMES = ("true_positive", "false_positive", "false_negative", "true_negative")
@@ -39,7 +40,7 @@ class ThresholdChoice:
     strategy: str
     """One of `STRATEGY_DEFAULTS`."""
     parameter: float | None
-    """Beta, floor or share; None for cost."""
+    """Beta, floor, share or number of users; None for cost."""
     precision: float
     """Share of the flagged who churned, [0, 1]; 0 when nobody is flagged."""
     recall: float
@@ -77,6 +78,8 @@ def choose_threshold(
     strategy: str = "f_beta",
     parameter: float | None = None,
     costs: Mapping[str, float] | None = None,
+    cutoffs: npt.ArrayLike | None = None,
+    populations: npt.ArrayLike | None = None,
 ) -> ThresholdChoice:
     """Choose a flagging threshold on validation rows.
 
@@ -85,6 +88,8 @@ def choose_threshold(
       reached by flagging at least 1 % of the rows.
     - recall_floor: the fewest flagged with a recall of at least the parameter (default .5).
     - capacity: flags at most this share of the rows (default .1).
+    - top_k: flags at most this many users of any cutoff; needs a parameter. The threshold is
+      fixed, so that a cutoff with more risk than those here can flag more.
     - cost: the lowest total cost; `costs` of true_positive, false_positive, false_negative and
       true_negative, per customer.
 
@@ -94,8 +99,11 @@ def choose_threshold(
         labels: (N,) 0/1.
         probabilities: (N,) calibrated, in [0, 1].
         strategy: One of the names above.
-        parameter: Beta, floor or share; None takes the default.
+        parameter: Beta, floor, share or number of users; None takes the default.
         costs: For strategy cost only.
+        cutoffs: (N,) each row's cutoff, for top_k; None takes all rows as of one cutoff.
+        populations: (N,) how many users the row's cutoff has in all, for top_k, where the rows are
+            a part of them; None counts the rows.
 
     Raises:
         ConfigError: If the strategy is unknown or its settings are missing or out of range.
@@ -103,7 +111,11 @@ def choose_threshold(
     """
     value = _check_settings(strategy, parameter, costs)
     options = _flagging_options(labels, probabilities)
-    if strategy == "cost":
+    if strategy == "top_k":
+        assert value is not None
+        flagged_CO, sizes_C = _flagged_by_cutoff(probabilities, options, cutoffs, populations)
+        index, is_satisfied, reason = _top_k(flagged_CO, sizes_C, value)
+    elif strategy == "cost":
         assert costs is not None
         index, is_satisfied, reason = _cheapest(options, costs)
     else:
@@ -168,6 +180,13 @@ def _check_settings(
     if costs is not None:
         raise ConfigError(f"costs belong to threshold strategy cost; got strategy {strategy}")
     value = STRATEGY_DEFAULTS[strategy] if parameter is None else float(parameter)
+    if strategy == "top_k":
+        if value is None or not (value >= 1.0 and value.is_integer()):
+            raise ConfigError(
+                f"threshold strategy top_k: got parameter {parameter}; allowed: a whole number of "
+                "users per cutoff, 1 or more"
+            )
+        return value
     assert value is not None
     highest = math.inf if strategy == "f_beta" else 1.0
     if not (0.0 < value <= highest and math.isfinite(value)):
@@ -257,6 +276,47 @@ def _capacity(options: _Options, share: float) -> tuple[int, bool, str]:
             ),
         )
     return index, True, f"the most at risk, at most {share:.1%} of the customers"
+
+
+def _flagged_by_cutoff(
+    probabilities: npt.ArrayLike,
+    options: _Options,
+    cutoffs: npt.ArrayLike | None,
+    populations: npt.ArrayLike | None,
+) -> tuple[FloatArray, FloatArray]:
+    """Return (C, O) users of each cutoff that each option flags, scaled up to (C,) all of them."""
+    scores_N = np.asarray(probabilities, dtype=np.float64)
+    cutoff_N, num_cutoffs = group_indices(
+        np.zeros(scores_N.size) if cutoffs is None else cutoffs, scores_N.size
+    )
+    flagged, sizes = [], []
+    for number in range(num_cutoffs):
+        inside = cutoff_N == number
+        rising = np.sort(scores_N[inside])
+        count = rising.size - np.searchsorted(rising, options.thresholds, side="left")
+        size = float(rising.size)
+        if populations is not None:
+            size = float(np.asarray(populations, dtype=np.float64)[inside][0])
+        flagged.append(count * (size / rising.size))
+        sizes.append(size)
+    return np.array(flagged), np.array(sizes)
+
+
+def _top_k(flagged_CO: FloatArray, sizes_C: FloatArray, count: float) -> tuple[int, bool, str]:
+    """Most flagged with at most this many at every cutoff."""
+    fits = (flagged_CO <= count + 1e-9).all(axis=0)
+    index = int(np.flatnonzero(fits)[-1])
+    if index == 0:
+        return (
+            0,
+            False,
+            (
+                f"the customers with the highest probability are more than {count:.0f} and cannot "
+                "be told apart: nobody is flagged"
+            ),
+        )
+    share = min(count / float(sizes_C.mean()), 1.0)
+    return index, True, f"the most at risk, at most {count:.0f} of a cutoff (about {share:.1%})"
 
 
 def _cheapest(options: _Options, costs: Mapping[str, float]) -> tuple[int, bool, str]:

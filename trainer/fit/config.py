@@ -9,6 +9,8 @@ from trainer.errors import ConfigError
 COMPACT = "compact"
 FINE_TUNE = "fine-tune"
 """Name of the last stage, whose best validation loss is that of the model kept."""
+NO_REWEIGHTING = "none"
+EQUAL_SIZE, KAMIRAN_CALDERS = "equal_size", "kamiran_calders"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +77,11 @@ class FitConfig:
     """Gradients are scaled down to this norm."""
     class_weights: str = "none"
     """``none``, or ``balanced``: both classes weigh the same in the loss."""
+    group_reweighting: str = NO_REWEIGHTING
+    """``none``, or a slice (as in ``evaluate.slices``) whose groups are to count alike."""
+    group_reweighting_rule: str = KAMIRAN_CALDERS
+    """``kamiran_calders``: group and label are made independent; ``equal_size``: every group has
+    the same total weight (which quantile bands nearly have by themselves)."""
     num_bins: int = 12
     """Bins of the piecewise-linear code of a feature."""
     dropout: float = 0.2
@@ -104,6 +111,7 @@ class FitConfig:
             "precision": ("auto", "fp32", "bf16"),
             "class_weights": ("none", "balanced"),
             "refit": ("all", "test", "none"),
+            "group_reweighting_rule": (EQUAL_SIZE, KAMIRAN_CALDERS),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

@@ -30,6 +30,7 @@ from trainer.fit.checkpoint import Checkpointer
 from trainer.fit.config import COMPACT, FINE_TUNE, FitConfig
 from trainer.fit.data import TokenReader, draw_rows, shuffled_batches, text_arrays, valid_sample
 from trainer.fit.pretrain import MaskedWordModel, MaskedWords
+from trainer.fit.reweighting import example_weights
 from trainer.fit.stages import LogRow, Stage, StageRunner
 from trainer.progress import Progress
 
@@ -164,6 +165,7 @@ class _Training:
         self.reader = TokenReader(snapshot, tokenizer)
         self.uses_bf16 = self._choose_bf16()
         self.class_weights = self._choose_class_weights()
+        self.example_weights = example_weights(snapshot, splits, config)
         self.valid_rows = valid_sample(splits, config.max_valid_examples, config.seed)
         self._epoch: tuple[IntArray, TokenBatch] | None = None
         self._valid_tokens: TokenBatch | None = None
@@ -328,6 +330,7 @@ class _Training:
         labels_B = torch.from_numpy(self.labels[rows]).to(self.device, torch.float32)
         stayed, churned = self.class_weights
         weights_B = torch.where(labels_B > 0.5, churned, stayed)
+        weights_B = weights_B * torch.from_numpy(self.example_weights[rows]).to(weights_B)
         losses_B = functional.binary_cross_entropy_with_logits(logits_B, labels_B, reduction="none")
         return (weights_B * losses_B).sum() / weights_B.sum()
 

@@ -155,8 +155,9 @@ def _fit_once(
     file = directory / DONE_FILE
     if file.is_file():
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        for row in found["history"] if on_log else ():
-            on_log(row)
+        if on_log is not None:
+            for row in found["history"]:
+                on_log(row)
         return found
     result = fit_model(
         snapshot, splits, config, directory, progress=progress, earlier=earlier, on_log=on_log

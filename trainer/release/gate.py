@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ OVERRIDE_HINT = (
 
 def check_gate(metrics: Mapping[str, Any], gate: GateConfig) -> dict[str, float]:
     """Refuse a model that ranks like chance, or clearly worse than recency or a constant.
+
+    A segment of the test rows must not be ranked worse than chance, nor be given probabilities
+    that are much further off than everybody's; segments too small to be measured pass.
 
     Args:
         metrics: Content of ``metrics.json``.
@@ -58,13 +62,64 @@ def check_gate(metrics: Mapping[str, Any], gate: GateConfig) -> dict[str, float]
                 f"{facts['base_rate_brier_score']:.3f} of the base rate for everyone, a gain of at "
                 f"best {best:+.3f}; at least {-gate.max_brier_excess:+.3f} is needed"
             )
+    problems += _slice_problems(metrics.get("slices") or {}, gate, facts)
     if problems:
         raise QualityGateError(
-            f"not promoted, the model is no better than simple rules: {'; '.join(problems)}. "
+            f"not promoted, the model is not good enough: {'; '.join(problems)}. "
             f"Next: {OVERRIDE_HINT}",
             facts=facts,
         )
     return facts
+
+
+def _slice_problems(
+    slices: Mapping[str, Any], gate: GateConfig, facts: dict[str, float]
+) -> list[str]:
+    """Return what is wrong with the worst segment in each respect; its numbers go into `facts`."""
+    measured = [
+        (f"segment {segment['segment']!r} of {name} ({segment['users']:,} users)", metrics)
+        for name, division in slices.get("by", {}).items()
+        for segment in division["segments"]
+        if (metrics := segment.get("metrics")) is not None
+    ]
+    rules = (
+        ("auroc", gate.min_slice_auroc, "AUROC", "at least"),
+        (
+            "auroc_against_all",
+            gate.max_slice_auroc_deficit,
+            "AUROC below everybody's, by",
+            "at most",
+        ),
+        (
+            "calibration_gap_against_all",
+            gate.max_slice_calibration_gap,
+            "mean probability off by more than everybody's, by",
+            "at most",
+        ),
+    )
+    problems = []
+    for metric, bound, words, side in rules:
+        badness = {who: _kind_badness(metric, found[metric]) for who, found in measured}
+        known = {who: value for who, value in badness.items() if not math.isnan(value)}
+        if bound is None or not known:
+            continue
+        who = max(known, key=lambda name: known[name])
+        sign = -1.0 if metric == "auroc" else 1.0
+        facts[f"worst_slice_{metric}"] = sign * known[who]
+        if known[who] > sign * bound:
+            problems.append(
+                f"{who}: {words} {sign * known[who]:.3f} at the kind end of its interval; "
+                f"{side} {bound:.3f} is allowed"
+            )
+    return problems
+
+
+def _kind_badness(metric: str, interval: Mapping[str, float | None]) -> float:
+    """Return how bad a segment is at the kind end of its interval; NaN where undefined."""
+    low, high = _number(interval["low"]), _number(interval["high"])
+    if metric == "calibration_gap_against_all":
+        return max(low, -high, 0.0) if not math.isnan(low) else low
+    return -high
 
 
 def _gain_high(metrics: Mapping[str, Any], baseline: str, metric: str) -> float:

@@ -53,6 +53,7 @@ def render_model_card(
         metrics_table=_metrics_table(metrics),
         confidence=f"{metrics['confidence']:.0%}",
         comparison=_comparison(metrics),
+        worst_segment=_worst_segment(metrics.get("slices") or {}),
         calibration=f"{metrics['calibration']['chosen']} ({metrics['calibration']['reason']})",
         threshold=f"{choice['threshold']:.3f}",
         threshold_reason=choice["reason"],
@@ -115,6 +116,24 @@ def _comparison(metrics: Mapping[str, Any]) -> str:
         f"Against the best baseline, {BASELINE_TITLES[best]}, the AUROC differs by "
         f"{gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}): {verdict}."
     )
+
+
+def _worst_segment(slices: Mapping[str, Any]) -> str:
+    """Say in one line for whom the model works least."""
+    worst = slices.get("worst", {})
+    if not worst:
+        return "Metrics by segment: none was large enough to be measured."
+    parts = []
+    if "auroc" in worst:
+        one = worst["auroc"]
+        parts.append(f"AUROC {_cell(one)} where {one['slice']} is {one['segment']}")
+    if "calibration_gap" in worst:
+        one = worst["calibration_gap"]
+        parts.append(
+            f"mean probability minus churn rate, against everybody's, {_cell(one)} where "
+            f"{one['slice']} is {one['segment']}"
+        )
+    return f"Worst segment: {'; '.join(parts)}."
 
 
 def _limits(metrics: Mapping[str, Any]) -> str:

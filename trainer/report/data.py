@@ -85,6 +85,10 @@ class ReportData:
     """Encoder, parameters, vocabulary, versions, seed, bundle id."""
     warnings: Sequence[str] = ()
     """Shown near the top."""
+    slices: Mapping[str, Any] = field(default_factory=dict)
+    """Metrics by segment of the test rows, from `trainer.fairness.judge_segments`."""
+    reliability: Mapping[str, Any] = field(default_factory=dict)
+    """Reliability by split and cutoff, likewise."""
 
     def __post_init__(self) -> None:
         """Check that the parts fit together.

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from trainer.evaluate.metrics import LOWER_IS_BETTER
 from trainer.report.charts import comparison_chart, curve_charts, history_charts
 from trainer.report.data import ReportData
+from trainer.report.segments import COLUMNS, reliability_views, slice_views, too_small_text
 from trainer.report.words import (
     METRIC_TITLES,
     confusion_cells,
@@ -51,6 +52,10 @@ def render_report(run: ReportData) -> str:
         comparisons=[chart for chart in comparisons if chart is not None],
         charts=curve_charts(run),
         training_charts=history_charts(run.history),
+        slices=slice_views(run),
+        slice_columns=COLUMNS,
+        too_small=too_small_text(run),
+        reliability=reliability_views(run),
         confusion=confusion_cells(run),
         tiers=tier_rows(run),
         model_titles=[run.title_of(name) for name in _ordered(run)],

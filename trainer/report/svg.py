@@ -54,6 +54,8 @@ class Chart:
     x: Axis
     y: Axis
     height: int = HEIGHT
+    width: int = WIDTH
+    """Of the drawing, in units that the page scales; a small chart stays readable."""
     left: int = 64
     """Room for the y axis."""
     _parts: list[str] = field(default_factory=list)
@@ -84,7 +86,7 @@ class Chart:
     def marker(self, x: float, name: str) -> None:
         """Draw a labelled vertical line."""
         at = self._px(x)
-        side = "end" if at > 0.6 * WIDTH else "start"
+        side = "end" if at > 0.6 * self.width else "start"
         shift = -6 if side == "end" else 6
         self._parts.append(
             f'<line class="marker" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" '
@@ -152,8 +154,8 @@ class Chart:
         spoken = escape(f"{self.title}. {self.description}")
         parts = [
             f'<svg class="chart" role="img" aria-label="{spoken}" '
-            f'viewBox="0 0 {WIDTH} {self.height}" xmlns="http://www.w3.org/2000/svg" '
-            f'data-plot="{self.left},{_TOP},{WIDTH - _RIGHT},{self.height - _BOTTOM}" '
+            f'viewBox="0 0 {self.width} {self.height}" xmlns="http://www.w3.org/2000/svg" '
+            f'data-plot="{self.left},{_TOP},{self.width - _RIGHT},{self.height - _BOTTOM}" '
             f'data-x="{self.x.low!r},{self.x.high!r},{self.x.kind}" '
             f'data-y="{self.y.low!r},{self.y.high!r},{self.y.kind}" '
             f'data-labels="{escape(self.x.label)}|{escape(self.y.label)}">',
@@ -166,7 +168,7 @@ class Chart:
 
     def _axes(self, y_ticks: bool) -> list[str]:
         """Grid, ticks and axis labels."""
-        bottom, right = self.height - _BOTTOM, WIDTH - _RIGHT
+        bottom, right = self.height - _BOTTOM, self.width - _RIGHT
         parts = []
         for value in self.x.ticks():
             at = self._px(value)
@@ -200,7 +202,7 @@ class Chart:
 
     def _px(self, value: float) -> float:
         share = (value - self.x.low) / (self.x.high - self.x.low)
-        return self.left + min(max(share, 0.0), 1.0) * (WIDTH - _RIGHT - self.left)
+        return self.left + min(max(share, 0.0), 1.0) * (self.width - _RIGHT - self.left)
 
     def _py(self, value: float) -> float:
         bottom = self.height - _BOTTOM

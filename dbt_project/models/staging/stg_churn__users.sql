@@ -1,3 +1,6 @@
+{# A table: what is exported is what this build read, wherever the raw file is. #}
+{{ config(materialized='table') }}
+
 with
 
 mapped_users as (

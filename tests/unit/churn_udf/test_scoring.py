@@ -10,8 +10,9 @@ from factories import GROUPS, input_batch, tiny_bundle
 
 from churn_udf.contracts.bundle import FeatureSpec
 from churn_udf.contracts.scores import SCORE_SCHEMA, input_schema
-from churn_udf.errors import BundleMismatchError, ScoringError
+from churn_udf.errors import BundleIntegrityError, BundleMismatchError, ScoringError
 from churn_udf.scoring import MAX_BATCH_ROWS, MIN_REASON_EFFECT, Scorer
+from churn_udf.thresholds import FeatureBands, GroupThresholds
 
 FEATURES = ("recency_days", "order_count", "amount_sum")
 
@@ -237,3 +238,26 @@ def test_refuses_a_model_of_other_features(tmp_path, runner):
     other = tiny_bundle(tmp_path, [*FEATURES, FeatureSpec(name="more", group="spend")])
     with pytest.raises(BundleMismatchError, match="churn-train run"):
         Scorer(other, runner)
+
+
+def test_flags_follow_the_group_of_the_row_and_nothing_else_does(bundle, runner):
+    bands = FeatureBands(feature=FEATURES[1], bounds=(10.0,))
+    groups = GroupThresholds(slice="s", bands=bands, flag_thresholds=(0.9, 0.4, 0.0))
+    thresholds = dataclasses.replace(bundle.thresholds, groups=groups)
+    batch = batch_of([{FEATURES[1]: value} for value in (9.9, 10.0, None)])
+    plain = Scorer(bundle, runner).score_batch(batch)
+    found = Scorer(dataclasses.replace(bundle, thresholds=thresholds), runner).score_batch(batch)
+    probability = found.column("churn_probability").to_pylist()[0]
+    assert 0.4 < probability < 0.9
+    assert found.column("is_flagged").to_pylist() == [False, True, True]
+    others = [name for name in SCORE_SCHEMA.names if name != "is_flagged"]
+    assert found.select(others).equals(plain.select(others))
+
+
+def test_groups_of_a_feature_that_the_model_lacks_are_refused(bundle, runner):
+    groups = GroupThresholds(
+        slice="s", bands=FeatureBands(feature="gone", bounds=()), flag_thresholds=(0.1, 0.1)
+    )
+    thresholds = dataclasses.replace(bundle.thresholds, groups=groups)
+    with pytest.raises(BundleIntegrityError, match="'gone'"):
+        Scorer(dataclasses.replace(bundle, thresholds=thresholds), runner)

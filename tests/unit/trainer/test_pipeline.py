@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from training_example import Trained, quiet_workspace, tiny_config
 
-from churn_udf.bundle_store import read_champion, set_champion
+from churn_udf.bundle_store import open_bundle, read_champion, set_champion
+from churn_udf.scoring import Scorer
 from trainer import pipeline
 from trainer.config import load_config
 from trainer.data.synthetic import synthetic_snapshot
@@ -105,6 +108,78 @@ def test_other_thresholds_judge_anew_without_training(
     champion = read_champion(trained.workspace.models_dir)
     assert champion is not None
     assert champion.previous_bundle_id == trained.outcome.bundle_id
+
+
+def test_metrics_hold_every_segment_and_the_reliability_of_every_cutoff(trained: Trained) -> None:
+    found = trained.outcome.metrics
+    assert list(found["slices"]["by"]) == ["tenure", "value", "frequency"]
+    for division in found["slices"]["by"].values():
+        segments = division["segments"]
+        assert sum(segment["rows"] for segment in segments) == 200
+        assert all(("metrics" in one) is (one["too_small"] is None) for one in segments)
+    everybody = found["slices"]["all"]["metrics"]
+    for name in ("auroc", "log_loss", "brier_score", "recall", "precision"):
+        assert everybody[name]["value"] == pytest.approx(found["test"]["bert"][name]["value"])
+    for split in ("valid", "test"):
+        cutoffs = [one["segment"] for one in found["reliability"][split]["cutoffs"]]
+        assert cutoffs == found["splits"][split]["cutoffs"]
+    run = open_run(trained.workspace.runs_dir, None)
+    card = (run.path / "report.html").read_text()
+    assert "By segment" in card
+
+
+def test_flags_by_group_are_the_same_judged_packaged_and_scored(trained: Trained) -> None:
+    config = tiny_config(thresholds__per_group="recency")
+    outcome = train_snapshot(trained.snapshot, config, trained.workspace)
+    assert outcome.bundle_id != trained.outcome.bundle_id
+    bundle = open_bundle(trained.workspace.models_dir / "bundles" / outcome.bundle_id)
+    groups = bundle.thresholds.groups
+    assert groups is not None
+    assert groups.bands.feature == "days_since_active"
+    stated = outcome.metrics["group_thresholds"]
+    assert groups.flag_thresholds == tuple(stated["thresholds"])
+    assert sum(one["is_own"] for one in stated["groups"]) >= 3
+    cutoff = datetime.date.fromisoformat(outcome.metrics["splits"]["test"]["cutoffs"][0])
+    test = pc.equal(trained.snapshot.table.column("cutoff_date"), cutoff)
+    rows = trained.snapshot.table.filter(test).combine_chunks().to_batches()[0]
+    scores = Scorer.load(bundle, device="cpu").score_batch(rows)
+    flagged = scores.column("is_flagged").to_numpy(zero_copy_only=False)
+    flag_rate = outcome.metrics["slices"]["all"]["metrics"]["flag_rate"]["value"]
+    assert flagged.mean() == pytest.approx(flag_rate)
+    recency = rows.column("days_since_active").to_numpy()
+    bounds = np.array(groups.flag_thresholds)[groups.bands.groups_of(recency)]
+    assert (flagged == (scores.column("churn_probability").to_numpy() >= bounds)).all()
+    assert np.unique(bounds).size >= 3
+    run = open_run(trained.workspace.runs_dir, outcome.run_id)
+    assert "Flags are set by recency" in (run.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"evaluate__slices": ["tenur"]}, "'tenur' is unknown"),
+        ({"fit__group_reweighting": "town"}, "'town' is unknown"),
+        ({"thresholds__per_group": "profile.town"}, "is unknown"),
+    ],
+)
+def test_unknown_segments_are_found_before_training(
+    trained: Trained, setting: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "start_run", _must_not_run)
+    with pytest.raises(ConfigError, match=message):
+        train_snapshot(trained.snapshot, tiny_config(**setting), trained.workspace)
+
+
+def test_thresholds_by_group_of_a_profile_column_are_refused(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        type(trained.snapshot), "profile_values", {"town": {"user_000001": "north"}}
+    )
+    with pytest.raises(ConfigError, match="'town', a profile column, which scoring does not see"):
+        train_snapshot(
+            trained.snapshot, tiny_config(thresholds__per_group="town"), trained.workspace
+        )
 
 
 def test_deleted_bundle_is_packaged_again(trained: Trained) -> None:

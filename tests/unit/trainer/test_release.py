@@ -90,6 +90,63 @@ def test_undefined_metric_breaks_no_bound() -> None:
     check_gate(found, GateConfig())
 
 
+def segment(name: str, **intervals: tuple[float, float, float]) -> dict[str, Any]:
+    """A measured segment; metrics that are not given are fine."""
+    fine = {
+        "auroc": (0.8, 0.7, 0.9),
+        "auroc_against_all": (0.0, -0.1, 0.1),
+        "calibration_gap_against_all": (0.0, -0.1, 0.1),
+    }
+    named = {
+        metric: dict(zip(("value", "low", "high"), numbers, strict=True))
+        for metric, numbers in {**fine, **intervals}.items()
+    }
+    return {"segment": name, "users": 500, "too_small": None, "metrics": named}
+
+
+def with_segments(*segments: dict[str, Any]) -> dict[str, Any]:
+    small = {"segment": "few", "users": 5, "too_small": "5 users, 100 needed"}
+    division = {"source": "feature x", "segments": [segment("fine"), *segments, small]}
+    return {**metrics(), "slices": {"by": {"tenure": division}}}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        pytest.param({}, None, id="good"),
+        pytest.param({"auroc": (0.4, 0.3, 0.5)}, None, id="slice-auroc-at-bound"),
+        pytest.param({"auroc": (0.4, 0.3, 0.499)}, r"AUROC 0\.499 .* at least 0\.500", id="auroc"),
+        pytest.param({"calibration_gap_against_all": (0.2, 0.1, 0.3)}, None, id="gap-at-bound"),
+        pytest.param({"calibration_gap_against_all": (-0.2, -0.3, -0.1)}, None, id="gap-below"),
+        pytest.param(
+            {"calibration_gap_against_all": (0.2, 0.11, 0.3)}, r"by 0\.110 .* 0\.100", id="gap-high"
+        ),
+        pytest.param(
+            {"calibration_gap_against_all": (-0.2, -0.3, -0.12)}, r"by 0\.120", id="gap-low"
+        ),
+        pytest.param({"auroc_against_all": (-0.6, -0.7, -0.5)}, None, id="deficit-off"),
+        pytest.param({"auroc": (None, None, None)}, None, id="undefined"),
+    ],
+)
+def test_gate_refuses_on_the_worst_segment(bad: dict[str, Any], message: str | None) -> None:
+    found = with_segments(segment("bad", **bad))
+    if message is None:
+        check_gate(found, GateConfig())
+        return
+    with pytest.raises(
+        QualityGateError, match=rf"segment 'bad' of tenure \(500 users\).*{message}"
+    ):
+        check_gate(found, GateConfig())
+    check_gate(found, GateConfig(min_slice_auroc=None, max_slice_calibration_gap=None))
+
+
+def test_gate_on_the_distance_from_everybody_can_be_turned_on() -> None:
+    found = with_segments(segment("bad", auroc_against_all=(-0.3, -0.4, -0.21)))
+    check_gate(found, GateConfig(max_slice_auroc_deficit=0.22))
+    with pytest.raises(QualityGateError, match=r"AUROC below everybody's, by 0\.210"):
+        check_gate(found, GateConfig(max_slice_auroc_deficit=0.2))
+
+
 def test_bundle_carries_real_facts(trained: Trained) -> None:
     bundle = open_champion(trained.workspace.models_dir)
     assert bundle.bundle_id == trained.outcome.bundle_id

@@ -57,7 +57,7 @@ MACROS = """
     'max_visits': 16, 'max_words_per_visit': 4, 'max_reviews': 3, 'max_review_chars': 400,
     'text_version': var('text_version', 1), 'feature_version': 1} %}
   {% set relations = {} %}
-  {% for name in ['churn_examples', 'int_cutoffs_spined'] %}
+  {% for name in ['churn_examples', 'int_cutoffs_spined', 'stg_churn__users'] %}
     {% do relations.update({name: '"' ~ target.schema ~ '"."' ~ name ~ '"'}) %}
   {% endfor %}
   {% do return(tojson({
@@ -75,6 +75,12 @@ select
     cast(range as double) as amount_30d, range % 3 < 2 as is_label_mature,
     case when range % 3 < 2 then range % 2 = 0 end as is_churned, md5('' || range) as input_hash
 from range(30)
+"""
+USERS = """
+create table stg_churn__users as
+select 'u' || range as user_id, '{"town": "t' || range % 2 || '", "age": null}' as profile_json,
+    cast(range % 5 as double) as profile_field_count
+from range(40)
 """
 SPINE = """
 create table int_cutoffs_spined as
@@ -116,7 +122,7 @@ def resolved(project: Path) -> Iterator[Warehouse]:
 
 def fill(database: Path, *statements: str) -> None:
     with duckdb.connect(str(database)) as connection:
-        for statement in (EXAMPLES, SPINE, *statements):
+        for statement in (EXAMPLES, SPINE, USERS, *statements):
             connection.execute(statement)
 
 
@@ -141,6 +147,11 @@ def test_examples_become_a_snapshot(resolved: Warehouse, database: Path, tmp_pat
     assert snapshot.document["score_cutoff_date"] == "2024-03-15"
     assert snapshot.document["provenance"]["target"] == {"name": "dev"}
     assert [cutoff["mature_rows"] for cutoff in snapshot.document["cutoffs"]] == [10, 10, 0]
+    assert snapshot.profiles.column("user_id").to_pylist() == sorted(
+        f"u{index}" for index in range(30) if index % 5
+    )
+    assert snapshot.profile_values["town"]["u7"] == "t1"
+    assert snapshot.profile_values["age"] == {}
     again = export_snapshot(resolved, tmp_path / "snapshots")
     assert again.snapshot_id == snapshot.snapshot_id
     with duckdb.connect(str(database)) as connection:  # the file was released

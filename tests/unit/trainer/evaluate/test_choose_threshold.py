@@ -47,6 +47,39 @@ def test_f_beta_is_the_best_there_is(beta, seed):
     assert choice.is_satisfied
 
 
+@pytest.mark.parametrize("count", [1, 7, 40])
+def test_top_k_flags_the_most_that_fit_into_every_cutoff(count):
+    labels, scores = make_scores(num_rows=300, decimals=6)
+    cutoffs = np.repeat(["2024-01-01", "2024-02-01"], [200, 100])
+    choice = choose_threshold(labels, scores, "top_k", count, cutoffs=cutoffs)
+
+    def most(flags):
+        return max(flags[cutoffs == cutoff].sum() for cutoff in np.unique(cutoffs))
+
+    flags = scores >= choice.threshold
+    assert most(flags) == count
+    assert flags.sum() == max(f.sum() for f in every_flagging(scores) if most(f) <= count)
+    assert (choice.parameter, choice.is_satisfied) == (count, True)
+    assert f"at most {count} " in choice.reason
+
+
+def test_top_k_of_a_sample_counts_the_whole_population():
+    labels, scores = make_scores(num_rows=200, decimals=6)
+    choice = choose_threshold(labels, scores, "top_k", 100, populations=np.full(200, 1000))
+    assert (scores >= choice.threshold).sum() == 20
+
+
+def test_top_k_that_cannot_be_told_apart_flags_nobody():
+    choice = choose_threshold([0, 1, 1, 0], [0.5] * 4, "top_k", 2)
+    assert (choice.flagged_share, choice.is_satisfied) == (0.0, False)
+
+
+@pytest.mark.parametrize("parameter", [None, 0, -3, 2.5, float("inf"), float("nan")])
+def test_top_k_needs_a_whole_number(parameter):
+    with pytest.raises(ConfigError, match="whole number of users per cutoff"):
+        choose_threshold([0, 1], [0.2, 0.8], "top_k", parameter)
+
+
 def test_default_is_f1_and_says_what_it_achieves():
     labels, scores = make_scores()
     choice = choose_threshold(labels, scores)

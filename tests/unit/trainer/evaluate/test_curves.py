@@ -17,7 +17,6 @@ from trainer.evaluate.curves import (
     wilson_interval,
 )
 from trainer.evaluate.metrics import classification_metrics
-from trainer.evaluate.slices import quantile_segments, slice_metrics
 
 
 def make_scores(num_rows=150, seed=0, decimals=2):
@@ -113,26 +112,12 @@ def test_confusion_is_scikit_learns():
     ] == expected.tolist()
 
 
-def test_slices_are_the_metrics_of_their_rows():
+def test_calibration_intervals_count_users_and_not_rows():
     labels, scores = make_scores(num_rows=300)
-    segments = np.array(["a"] * 180 + ["b"] * 100 + ["few"] * 20)
-    found = slice_metrics(labels, scores, segments, 0.5)
-    assert [(one.segment, one.num_rows) for one in found] == [("a", 180), ("b", 100)]
-    assert found[0].metrics == classification_metrics(labels[:180], scores[:180], 0.5)
-
-
-def test_slices_must_match_the_labels():
-    with pytest.raises(ValueError, match="segments"):
-        slice_metrics([0, 1], [0.1, 0.2], ["a"], 0.5)
-
-
-def test_quantile_segments_name_ranges_and_the_unknown():
-    assert quantile_segments([0.0, 1.0, 2.0, 3.0, np.nan], 2) == [
-        "0 to 1.5",
-        "0 to 1.5",
-        "1.5 to 3",
-        "1.5 to 3",
-        "unknown",
-    ]
-    assert quantile_segments([4.0, 4.0]) == ["4", "4"]
-    assert quantile_segments([np.nan]) == ["unknown"]
+    once = calibration_bins(labels, scores, 3)
+    twice = calibration_bins(
+        np.repeat(labels, 2), np.repeat(scores, 2), 3, np.repeat(np.arange(300), 2)
+    )
+    assert [one.num_rows for one in twice] == [2 * one.num_rows for one in once]
+    for one, other in zip(once, twice, strict=True):
+        assert (other.low, other.high) == pytest.approx((one.low, one.high))

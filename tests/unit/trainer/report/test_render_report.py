@@ -89,6 +89,12 @@ def test_every_chart_of_the_issue_is_there(page):
         "history-loss-0",
         "history-loss-1",
         "history-score-1",
+        "slice-0-auroc",
+        "slice-0-calibration-gap",
+        "reliability-test-0",
+        "reliability-valid-0",
+        "reliability-slice-0-0",
+        "reliability-slice-0-1",
     }
     assert any(found.get("id") == "confusion" for found in page.all("div"))
     assert len(page.all("svg", "chart")) == len(figures)
@@ -331,3 +337,22 @@ def test_evaluation_and_report_import_no_torch_and_no_lightgbm():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_segments_are_told_with_intervals_and_small_ones_without_numbers(run, page):
+    assert "By segment" in page.text
+    assert "too small to measure: 10 users, 100 needed" in page.text
+    segment = run.slices["by"]["tenure"]["segments"][0]
+    auroc = segment["metrics"]["auroc"]
+    assert f"{auroc['value']:.3f} {auroc['low']:.3f} to {auroc['high']:.3f}" in page.text
+    gap = segment["metrics"]["calibration_gap"]
+    assert f"{gap['value']:+.3f} {gap['low']:+.3f} to {gap['high']:+.3f}" in page.text
+    assert "under 30 & new" in page.text
+    slope = run.reliability["test"]["cutoffs"][0]["reliability"]["slope"]
+    assert f"slope {slope['value']:.2f} ({slope['low']:.2f} to {slope['high']:.2f})" in page.text
+
+
+def test_without_segments_there_is_no_such_part():
+    page = Page(render_report(make_report(slices={}, reliability={})))
+    assert "By segment" not in page.text
+    assert "Reliability by cutoff" not in page.text
