@@ -26,9 +26,12 @@ from trainer.data.splits import Splits
 from trainer.fit.build import build_classifier
 from trainer.fit.checkpoint import Checkpointer
 from trainer.fit.config import COMPACT, FitConfig
+from trainer.fit.contrastive import contrastive_stage
 from trainer.fit.data import TokenReader, draw_rows, shuffled_batches, text_arrays, valid_sample
+from trainer.fit.encoder_store import EncoderStore, encoder_key, pretrain_once
 from trainer.fit.pretrain import MaskedWordModel, MaskedWords
 from trainer.fit.stages import Stage, StageRunner
+from trainer.fit.targets import Targets
 from trainer.progress import Progress
 
 IntArray = npt.NDArray[np.int64]
@@ -37,6 +40,7 @@ MEAN_TEXT_ROWS = 2_000
 NUMERIC_BATCH = 512
 MAX_PASS_FACTOR = 10
 MASKED, NUMERIC, JOINT = range(3)
+CONTRASTIVE = 1  # when it takes part; the stages after it move by one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,14 @@ class FitResult:
 
 
 def fit_model(
-    snapshot: Snapshot, splits: Splits, config: FitConfig, run_dir: Path, *, progress: Progress
+    snapshot: Snapshot,
+    splits: Splits,
+    config: FitConfig,
+    run_dir: Path,
+    *,
+    progress: Progress,
+    targets: Targets | None = None,
+    encoders: EncoderStore | None = None,
 ) -> FitResult:
     """Train a model, resuming from ``run_dir/checkpoint`` when an earlier process was killed.
 
@@ -62,11 +73,17 @@ def fit_model(
         config: Model and training settings.
         run_dir: Where model, history and checkpoint go; made when missing.
         progress: Shows steps.
+        targets: What the rows teach; None: their labels, all of one weight.
+        encoders: Where pretraining is looked up and kept; None repeats it.
 
     Raises:
         ConfigError: The encoder cannot be loaded, or no word is frequent enough.
         TrainingDivergedError: The loss is not finite.
     """
+    if config.pseudo_labels:
+        from trainer.fit.self_training import fit_with_pseudo_labels
+
+        return fit_with_pseudo_labels(snapshot, splits, config, run_dir, progress, encoders)
     run_dir.mkdir(parents=True, exist_ok=True)
     started_at = time.monotonic()
     with progress.step("vocabulary and features"):
@@ -78,14 +95,18 @@ def fit_model(
         config,
         Checkpointer(run_dir / "checkpoint", config.checkpoint_seconds),
         progress,
-        run_key=_run_key(snapshot, splits, config),
+        run_key=_run_key(snapshot, splits, config, targets),
         history_path=run_dir / "history.jsonl",
     )
-    training = _Training(snapshot, splits, config, model, tokenizer)
-    if config.encoder == COMPACT:
-        runner.run(MASKED, training.masked_stage())
-    runner.run(NUMERIC, training.numeric_stage())
-    runner.run(JOINT, training.joint_stage())
+    training = _Training(snapshot, splits, config, model, tokenizer, targets)
+    shift = int(config.contrastive_epochs > 0)  # leaves seeds as they are where it is left out
+    stages = [(MASKED, training.masked_stage)] if config.encoder == COMPACT else []
+    if shift:
+        stages.append((CONTRASTIVE, training.contrastive_stage))
+    key = encoder_key(snapshot, splits.pretrain, config)
+    pretrain_once(model.encoder, runner, stages, encoders, key)
+    runner.run(NUMERIC + shift, training.numeric_stage())
+    runner.run(JOINT + shift, training.joint_stage())
     training.set_typical_text()
     model_dir = run_dir / "model"
     (model_dir / TOKENIZER_DIR).mkdir(parents=True, exist_ok=True)
@@ -115,14 +136,17 @@ class _Training:
         config: FitConfig,
         model: ChurnClassifier,
         tokenizer: Tokenizer,
+        targets: Targets | None,
     ) -> None:
+        self.snapshot = snapshot
         self.config = config
         self.splits = splits
         self.tokenizer = tokenizer
         self.device = resolve_device(config.device)
         self.model = model.to(self.device)
         self.features = snapshot.feature_matrix
-        self.labels = snapshot.labels
+        targets = targets or Targets.of_labels(snapshot.labels)
+        self.labels, self.row_weights = targets.labels_N, targets.weights_N
         self.reader = TokenReader(snapshot, tokenizer)
         self.uses_bf16 = self._choose_bf16()
         self.class_weights = self._choose_class_weights()
@@ -172,6 +196,13 @@ class _Training:
             ),
             plan=plan,
             loss=loss,
+        )
+
+    def contrastive_stage(self) -> Stage:
+        """Return contrastive training of the encoder."""
+        data = (self.snapshot, self.splits.pretrain, self.tokenizer, self.config)
+        return contrastive_stage(
+            self.model.encoder, *data, device=self.device, precision=self._precision
         )
 
     def numeric_stage(self) -> Stage:
@@ -286,6 +317,7 @@ class _Training:
         labels_B = torch.from_numpy(self.labels[rows]).to(self.device, torch.float32)
         stayed, churned = self.class_weights
         weights_B = torch.where(labels_B > 0.5, churned, stayed)
+        weights_B = weights_B * torch.from_numpy(self.row_weights[rows]).to(self.device)
         losses_B = functional.binary_cross_entropy_with_logits(logits_B, labels_B, reduction="none")
         return (weights_B * losses_B).sum() / weights_B.sum()
 
@@ -349,11 +381,13 @@ def _vocabulary_rows(splits: Splits, config: FitConfig) -> IntArray:
     return np.sort(draw_rows(splits.pretrain, 4 * config.max_pretrain_examples, generator))
 
 
-def _run_key(snapshot: Snapshot, splits: Splits, config: FitConfig) -> str:
+def _run_key(snapshot: Snapshot, splits: Splits, config: FitConfig, targets: Targets | None) -> str:
     """Return a hash of all that a checkpoint depends on."""
     content = {
         "snapshot_id": snapshot.snapshot_id,
         "splits": dict(splits.facts),
+        "train": hashlib.sha256(splits.train.tobytes()).hexdigest(),
+        "targets": targets.digest() if targets else None,
         "config": dataclasses.asdict(config),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
