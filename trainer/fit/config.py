@@ -48,7 +48,7 @@ class FitConfig:
     """Passes of contrastive training of the encoder after the masked words; 0 leaves it out."""
     max_contrastive_pairs: int = 6_000
     """Pairs of slices of one user's history that a contrastive pass reads, drawn anew each pass."""
-    contrastive_learning_rate: float = 3e-4
+    contrastive_learning_rate: float = 5e-4
     """Peak learning rate of contrastive training."""
     contrastive_temperature: float = 0.1
     """Divides the cosines of slices; low ones look at the hardest negatives."""

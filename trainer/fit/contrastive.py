@@ -27,7 +27,7 @@ from trainer.fit.data import TokenReader, draw_rows
 from trainer.fit.stages import Stage
 
 IntArray = npt.NDArray[np.int64]
-PAIRS_PER_BATCH = 128
+PAIRS_PER_BATCH = 64
 PROJECTED_WIDTH = 64
 
 
@@ -45,7 +45,11 @@ class ContrastiveModel(nn.Module):
         self.encoder = encoder
         self.temperature = temperature
         self.head = nn.Sequential(
-            nn.Linear(width, width), nn.GELU(), nn.Linear(width, PROJECTED_WIDTH)
+            # First tokens of a young encoder are all but equal: without this nothing is learned.
+            nn.BatchNorm1d(width, eps=1e-8, affine=False, track_running_stats=False),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, PROJECTED_WIDTH),
         )
 
     def loss(self, views: TokenBatch, users_P: torch.Tensor) -> torch.Tensor:
@@ -64,7 +68,7 @@ class ContrastiveModel(nn.Module):
             sorted_views.lengths.tolist(),
         )
         places = torch.from_numpy(np.argsort(order, kind="stable")).to(device)
-        projected = functional.normalize(self.head(states[places]).float(), dim=-1)
+        projected = functional.normalize(self.head(states[places].float()), dim=-1)
         first_PD, second_PD = projected.chunk(2)
         cosines_PP = first_PD @ second_PD.T / self.temperature
         return info_nce(cosines_PP, users_P)
