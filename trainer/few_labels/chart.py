@@ -52,8 +52,9 @@ def curve_table(document: Mapping[str, Any], metric: str) -> str:
     for size in sorted({key[1] for key in cells}):
         row = "".join(f"  {cells.get((name, size), '-').rjust(widths[name])}" for name in models)
         lines.append(f"{size:>8,}{row}")
-    seeds = max(entry["seeds"] for entry in document["summary"])
-    title = f"{METRIC_LABELS[metric]} on {document['split']}, mean ± deviation of {seeds} seeds"
+    counts = sorted({entry["seeds"] for entry in document["summary"]})
+    seeds = " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1])))
+    title = f"{METRIC_LABELS[metric]} on {document['split']}, mean ± deviation, seeds: {seeds}"
     return "\n".join([title, *lines])
 
 

@@ -84,7 +84,7 @@ class FitConfig:
     pseudo_labels: bool = False
     """Whether a first model labels rows without label for a second one, which is kept when its
     validation loss is not worse."""
-    pseudo_label_confidence: float = 0.8
+    pseudo_label_confidence: float = 0.7
     """Least calibrated probability of the class that a pseudo-label says."""
     pseudo_label_ratio: float = 3.0
     """Most pseudo-labelled rows for every labelled one."""
