@@ -28,6 +28,8 @@ COMMANDS = {
     "package": "Make a bundle of an evaluated run.",
     "promote": "Choose the bundle that the next dbt build scores with.",
     "models": "List the bundles.",
+    "learning-curve": "Measure quality by number of labels.",
+    "label-candidates": "Export the users whose label would teach most.",
     "parity": "Compare the warehouse's scores with offline scores.",
     "tune": "Search for better training settings, never looking at the test split.",
 }
@@ -44,7 +46,7 @@ class LazyGroup(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"trainer.cli.{cmd_name}")
+        module = importlib.import_module(f"trainer.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

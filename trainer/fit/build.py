@@ -27,7 +27,6 @@ def build_classifier(
     train_features: npt.NDArray[np.float64],
     features: tuple[FeatureSpec, ...],
     config: FitConfig,
-    known_tokenizer: Tokenizer | None = None,
 ) -> tuple[ChurnClassifier, Tokenizer]:
     """Return a classifier ready to train.
 
@@ -37,7 +36,6 @@ def build_classifier(
         train_features: (B, F) float64 training rows that the feature codes are fitted on.
         features: The features in order.
         config: Sizes and encoder.
-        known_tokenizer: Tokenizer of an earlier fit, which a compact encoder keeps.
 
     Raises:
         ConfigError: The encoder cannot be loaded.
@@ -46,7 +44,7 @@ def build_classifier(
     pretrained: torch.nn.Module | None = None
     tokenizer: Tokenizer
     if config.encoder == COMPACT:
-        tokenizer = known_tokenizer or learn_vocabulary(behavior_texts, review_texts, config)
+        tokenizer = learn_vocabulary(behavior_texts, review_texts, config)
         encoder_config = compact_encoder_config(tokenizer.vocabulary_size, config)
     else:
         pretrained, tokenizer = _load_pretrained(config)

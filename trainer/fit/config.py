@@ -48,6 +48,16 @@ class FitConfig:
     """Peak learning rate of masked-word training."""
     mask_share: float = 0.2
     """Share of tokens hidden in masked-word training."""
+    contrastive_epochs: int = 0
+    """Passes of contrastive training of the encoder after the masked words; 0 leaves it out."""
+    max_contrastive_pairs: int = 6_000
+    """Pairs of slices of one user's history that a contrastive pass reads, drawn anew each pass."""
+    contrastive_learning_rate: float = 5e-4
+    """Peak learning rate of contrastive training."""
+    contrastive_temperature: float = 0.1
+    """Divides the cosines of slices; low ones look at the hardest negatives."""
+    contrastive_crop: float = 0.3
+    """Share of a text that is cut from each slice."""
     numeric_epochs: int = 12
     """Passes that train the numeric branch alone, before the text joins; 0 leaves it out."""
     max_numeric_examples: int = 150_000
@@ -75,6 +85,15 @@ class FitConfig:
     """Share of the steps in which the learning rate rises."""
     max_gradient_norm: float = 1.0
     """Gradients are scaled down to this norm."""
+    pseudo_labels: bool = False
+    """Whether a first model labels rows without label for a second one, which is kept when its
+    validation loss is not worse."""
+    pseudo_label_confidence: float = 0.7
+    """Least calibrated probability of the class that a pseudo-label says."""
+    pseudo_label_ratio: float = 3.0
+    """Most pseudo-labelled rows for every labelled one."""
+    pseudo_label_weight: float = 0.3
+    """Weight of a pseudo-labelled row in the loss; a labelled one weighs 1."""
     class_weights: str = "none"
     """``none``, or ``balanced``: both classes weigh the same in the loss."""
     group_reweighting: str = NO_REWEIGHTING
@@ -133,10 +152,12 @@ class FitConfig:
             "max_numeric_examples",
             "max_valid_examples",
             "patience",
+            "max_contrastive_pairs",
         ):
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in (
             "pretrain_epochs",
+            "contrastive_epochs",
             "numeric_epochs",
             "min_examples",
             "weight_decay",
@@ -148,12 +169,24 @@ class FitConfig:
             "numeric_tuning_rate",
             "pretrain_learning_rate",
             "numeric_learning_rate",
+            "contrastive_learning_rate",
         ):
             self._require(name, 0 < getattr(self, name) < 1, "above 0 and below 1")
-        for name in ("warmup_share", "dropout", "text_dropout", "numeric_dropout", "average_decay"):
+        for name in (
+            "warmup_share",
+            "dropout",
+            "text_dropout",
+            "numeric_dropout",
+            "average_decay",
+            "contrastive_crop",
+        ):
             self._require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
         self._require("mask_share", 0 < self.mask_share < 1, "above 0 and below 1")
-        self._require("max_gradient_norm", self.max_gradient_norm > 0, "above 0")
+        for name in ("max_gradient_norm", "contrastive_temperature", "pseudo_label_ratio"):
+            self._require(name, getattr(self, name) > 0, "above 0")
+        confident = 0.5 <= self.pseudo_label_confidence < 1
+        self._require("pseudo_label_confidence", confident, "0.5 or more and below 1")
+        self._require("pseudo_label_weight", 0 < self.pseudo_label_weight <= 1, "above 0, up to 1")
         self._require("max_tokens", 16 <= self.max_tokens <= 8_192, "16 to 8192")
         self._require("batch_tokens", self.batch_tokens >= self.max_tokens, "max_tokens or more")
         fits = self.max_review_tokens <= self.max_tokens - 8

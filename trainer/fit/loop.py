@@ -14,24 +14,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from churn_udf.contracts.bundle import TOKENIZER_DIR
 from churn_udf.model.bert import PackedBert
 from churn_udf.model.classifier import ChurnClassifier
 from churn_udf.model.runner import ModelRunner, resolve_device
-from churn_udf.tokenization import TokenBatch, Tokenizer, load_tokenizer
+from churn_udf.tokenization import TokenBatch, Tokenizer
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
 from trainer.evaluate.base_rates import shifted_log_loss
 from trainer.fit.build import build_classifier
 from trainer.fit.checkpoint import Checkpointer
 from trainer.fit.config import COMPACT, FINE_TUNE, FitConfig
+from trainer.fit.contrastive import contrastive_stage
 from trainer.fit.data import TokenReader, draw_rows, shuffled_batches, text_arrays, valid_sample
+from trainer.fit.encoder_store import EncoderStore, encoder_key, pretrain_once
 from trainer.fit.pretrain import MaskedWordModel, MaskedWords
 from trainer.fit.reweighting import example_weights
 from trainer.fit.stages import LogRow, Stage, StageRunner
+from trainer.fit.targets import Targets
 from trainer.progress import Progress
 
 IntArray = npt.NDArray[np.int64]
@@ -40,7 +42,7 @@ MEAN_TEXT_ROWS = 2_000
 NUMERIC_BATCH = 512
 MAX_PASS_FACTOR = 10
 MASKED, NUMERIC, JOINT = range(3)
-ENCODER_FILE = "encoder.safetensors"
+CONTRASTIVE = 1  # when it takes part; the stages after it move by one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,6 @@ class FitResult:
 class EarlierFit:
     """A finished fit that another one repeats on other rows, without looking at validation."""
 
-    directory: Path
-    """Its run directory: vocabulary and pretrained encoder are taken from it."""
     stop_shares: Mapping[str, float]
     """Stage -> share of its schedule after which it was at its best; 0 leaves the stage out."""
 
@@ -80,6 +80,8 @@ def fit_model(
     progress: Progress,
     earlier: EarlierFit | None = None,
     on_log: LogRow | None = None,
+    targets: Targets | None = None,
+    encoders: EncoderStore | None = None,
 ) -> FitResult:
     """Train a model, resuming from ``run_dir/checkpoint`` when an earlier process was killed.
 
@@ -92,39 +94,42 @@ def fit_model(
         earlier: Repeat this fit on the training rows of ``splits``, stopping where it was best.
         on_log: Called with every row of the history as it comes, and first with those that a
             killed process left; what it raises ends training.
+        targets: What the rows teach; None: their labels, all of one weight.
+        encoders: Where pretraining is looked up and kept; None repeats it.
 
     Raises:
         ConfigError: The encoder cannot be loaded, or no word is frequent enough.
         TrainingDivergedError: The loss is not finite.
     """
+    if config.pseudo_labels:
+        from trainer.fit.self_training import fit_with_pseudo_labels
+
+        return fit_with_pseudo_labels(snapshot, splits, config, run_dir, progress, encoders)
     run_dir.mkdir(parents=True, exist_ok=True)
     started_at = time.monotonic()
     with progress.step("vocabulary and features"):
-        known = load_tokenizer(earlier.directory / "model" / TOKENIZER_DIR) if earlier else None
         texts = text_arrays(snapshot, _vocabulary_rows(splits, config))
         model, tokenizer = build_classifier(
-            *texts, snapshot.feature_matrix[splits.train], snapshot.features, config, known
+            *texts, snapshot.feature_matrix[splits.train], snapshot.features, config
         )
     runner = StageRunner(
         config,
         Checkpointer(run_dir / "checkpoint", config.checkpoint_seconds),
         progress,
-        run_key=_run_key(snapshot, splits, config),
+        run_key=_run_key(snapshot, splits, config, targets),
         history_path=run_dir / "history.jsonl",
         on_log=on_log,
     )
-    training = _Training(snapshot, splits, config, model, tokenizer)
-    if earlier:
-        model.encoder.load_state_dict(load_file(earlier.directory / ENCODER_FILE))
-        for index, stage in ((NUMERIC, training.numeric_stage()), (JOINT, training.joint_stage())):
-            runner.run(index, earlier.repeat(stage))
-    else:
-        if config.encoder == COMPACT:
-            runner.run(MASKED, training.masked_stage())
-        if not (run_dir / ENCODER_FILE).is_file():
-            training.save_encoder(run_dir / ENCODER_FILE)
-        runner.run(NUMERIC, training.numeric_stage())
-        runner.run(JOINT, training.joint_stage())
+    training = _Training(snapshot, splits, config, model, tokenizer, targets)
+    shift = int(config.contrastive_epochs > 0)  # leaves seeds as they are where it is left out
+    stages = [(MASKED, training.masked_stage)] if config.encoder == COMPACT else []
+    if shift:
+        stages.append((CONTRASTIVE, training.contrastive_stage))
+    key = encoder_key(snapshot, splits.pretrain, config)
+    pretrain_once(model.encoder, runner, stages, encoders, key)
+    supervised = [training.numeric_stage(), training.joint_stage()]
+    for index, stage in enumerate(supervised, start=NUMERIC + shift):
+        runner.run(index, earlier.repeat(stage) if earlier else stage)
     training.set_typical_text()
     model_dir = run_dir / "model"
     (model_dir / TOKENIZER_DIR).mkdir(parents=True, exist_ok=True)
@@ -154,18 +159,21 @@ class _Training:
         config: FitConfig,
         model: ChurnClassifier,
         tokenizer: Tokenizer,
+        targets: Targets | None,
     ) -> None:
+        self.snapshot = snapshot
         self.config = config
         self.splits = splits
         self.tokenizer = tokenizer
         self.device = resolve_device(config.device)
         self.model = model.to(self.device)
         self.features = snapshot.feature_matrix
-        self.labels = snapshot.labels
+        targets = targets or Targets.of_labels(snapshot.labels)
+        self.labels = targets.labels_N
+        self.row_weights = targets.weights_N * example_weights(snapshot, splits, config)
         self.reader = TokenReader(snapshot, tokenizer)
         self.uses_bf16 = self._choose_bf16()
         self.class_weights = self._choose_class_weights()
-        self.example_weights = example_weights(snapshot, splits, config)
         self.valid_rows = valid_sample(splits, config.max_valid_examples, config.seed)
         self._epoch: tuple[IntArray, TokenBatch] | None = None
         self._valid_tokens: TokenBatch | None = None
@@ -212,6 +220,13 @@ class _Training:
             ),
             plan=plan,
             loss=loss,
+        )
+
+    def contrastive_stage(self) -> Stage:
+        """Return contrastive training of the encoder."""
+        data = (self.snapshot, self.splits.pretrain, self.tokenizer, self.config)
+        return contrastive_stage(
+            self.model.encoder, *data, device=self.device, precision=self._precision
         )
 
     def numeric_stage(self) -> Stage:
@@ -282,11 +297,6 @@ class _Training:
             evaluate=lambda: self._evaluate(with_text=True),
         )
 
-    def save_encoder(self, path: Path) -> None:
-        """Write the encoder as it is before it learns from labels."""
-        state = self.model.encoder.state_dict()
-        save_file({name: value.detach().cpu().clone() for name, value in state.items()}, path)
-
     def _passes(self, least: int, rows: IntArray, most_examples: int) -> int:
         """Return the passes over rows that show at least ``min_examples``, within bounds."""
         examples = max(1, min(len(rows), most_examples))
@@ -330,7 +340,7 @@ class _Training:
         labels_B = torch.from_numpy(self.labels[rows]).to(self.device, torch.float32)
         stayed, churned = self.class_weights
         weights_B = torch.where(labels_B > 0.5, churned, stayed)
-        weights_B = weights_B * torch.from_numpy(self.example_weights[rows]).to(weights_B)
+        weights_B = weights_B * torch.from_numpy(self.row_weights[rows]).to(weights_B)
         losses_B = functional.binary_cross_entropy_with_logits(logits_B, labels_B, reduction="none")
         return (weights_B * losses_B).sum() / weights_B.sum()
 
@@ -380,12 +390,13 @@ def _vocabulary_rows(splits: Splits, config: FitConfig) -> IntArray:
     return np.sort(draw_rows(splits.pretrain, 4 * config.max_pretrain_examples, generator))
 
 
-def _run_key(snapshot: Snapshot, splits: Splits, config: FitConfig) -> str:
+def _run_key(snapshot: Snapshot, splits: Splits, config: FitConfig, targets: Targets | None) -> str:
     """Return a hash of all that a checkpoint depends on."""
     content = {
         "snapshot_id": snapshot.snapshot_id,
         "splits": dict(splits.facts),
-        "train_rows": hashlib.sha256(splits.train.tobytes()).hexdigest(),
+        "train": hashlib.sha256(splits.train.tobytes()).hexdigest(),
+        "targets": targets.digest() if targets else None,
         "config": dataclasses.asdict(config),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

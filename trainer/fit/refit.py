@@ -84,12 +84,14 @@ def fit_all(
         ConfigError: A setting cannot be used.
         TrainingDivergedError: The loss is not finite.
     """
+    from trainer.fit.encoder_store import EncoderStore
     from trainer.fit.loop import EarlierFit
 
+    store = EncoderStore(run_dir / FITS_DIR / "encoders")
     first_dir = run_dir / FITS_DIR / FIRST
-    done = _fit_once(snapshot, splits, config, first_dir, progress, None, on_log)
+    done = _fit_once(snapshot, splits, config, first_dir, progress, store, None, on_log)
     directories = {FIRST: first_dir, REFIT: first_dir, FINAL: first_dir}
-    earlier = EarlierFit(directory=first_dir, stop_shares=best_shares(done["history"]))
+    earlier = EarlierFit(stop_shares=best_shares(done["history"]))
     refits: dict[str, Any] = {}
     rows_before = splits.train
     for name, rows in planned_refits(splits, config.refit).items():
@@ -100,7 +102,7 @@ def fit_all(
         directories[name] = run_dir / FITS_DIR / name
         progress.note(f"{name}: training again on {len(rows):,} rows with labels known by then")
         again = dataclasses.replace(splits, train=rows)
-        found = _fit_once(snapshot, again, config, directories[name], progress, earlier)
+        found = _fit_once(snapshot, again, config, directories[name], progress, store, earlier)
         refits[name] = {**splits.facts["fits"][name], "seconds": found["facts"]["seconds"]}
     if REFIT in refits and FINAL not in planned_refits(splits, config.refit):
         directories[FINAL] = directories[REFIT]
@@ -146,6 +148,7 @@ def _fit_once(
     config: FitConfig,
     directory: Path,
     progress: Progress,
+    encoders: Any,
     earlier: Any,
     on_log: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
@@ -159,8 +162,17 @@ def _fit_once(
             for row in found["history"]:
                 on_log(row)
         return found
+    if earlier is not None:  # a repeated fit looks at no validation row, which guards these
+        config = dataclasses.replace(config, pseudo_labels=False)
     result = fit_model(
-        snapshot, splits, config, directory, progress=progress, earlier=earlier, on_log=on_log
+        snapshot,
+        splits,
+        config,
+        directory,
+        progress=progress,
+        encoders=encoders,
+        earlier=earlier,
+        on_log=on_log,
     )
     done = {"facts": result.facts, "history": result.history}
     partial = file.with_suffix(".partial")

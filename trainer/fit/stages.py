@@ -85,19 +85,23 @@ class StageRunner:
                 for row in self.history:
                     on_log(row)
 
-    def run(self, index: int, stage: Stage) -> None:
+    def run(self, index: int, stage: Stage) -> bool:
         """Run one stage, or the rest of it, or nothing when it was done before.
 
         Args:
             index: Place of the stage in the run.
             stage: What to train.
 
+        Returns:
+            Whether the stage's module now holds what the stage made of it; False where a later
+            stage's checkpoint is still to be taken up.
+
         Raises:
             TrainingDivergedError: The loss is not finite.
         """
         resumed, state = self._resumed, _StageState()
         if resumed and resumed["index"] > index:
-            return
+            return False
         torch.manual_seed(self.config.seed + 1_000 * (index + 1))
         optimizer = _make_optimizer(stage.parameter_groups, self.config)
         if resumed and resumed["index"] == index:
@@ -109,6 +113,7 @@ class StageRunner:
             stage.module.load_state_dict(state.best or state.average)
         state.is_done = True
         self._save(index, stage, optimizer, state)
+        return True
 
     def _train(
         self, index: int, stage: Stage, optimizer: torch.optim.Optimizer, state: _StageState
