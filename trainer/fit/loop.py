@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
 from churn_udf.contracts.bundle import TOKENIZER_DIR
 from churn_udf.model.bert import PackedBert
 from churn_udf.model.classifier import ChurnClassifier
+from churn_udf.model.config import TEXT as TEXT_ALONE
 from churn_udf.model.runner import ModelRunner, resolve_device
 from churn_udf.tokenization import TokenBatch, Tokenizer
 from trainer.data.snapshot import Snapshot
@@ -26,8 +26,10 @@ from trainer.data.splits import Splits
 from trainer.fit.build import build_classifier
 from trainer.fit.checkpoint import Checkpointer
 from trainer.fit.config import COMPACT, FitConfig
-from trainer.fit.data import TokenReader, draw_rows, shuffled_batches, text_arrays, valid_sample
+from trainer.fit.data import TokenReader, shuffled_batches, text_arrays, valid_sample
+from trainer.fit.objective import logit_offset, make_objective
 from trainer.fit.pretrain import MaskedWordModel, MaskedWords
+from trainer.fit.sampling import RowSampler, draw_rows, recency_weights
 from trainer.fit.stages import Stage, StageRunner
 from trainer.progress import Progress
 
@@ -48,7 +50,7 @@ class FitResult:
     history: list[dict[str, Any]]
     """Rows of ``history.jsonl``."""
     facts: dict[str, Any]
-    """Encoder, parameters, vocabulary size, device, precision, seconds."""
+    """Encoder, parameters, vocabulary size, modality, logit offset, device, precision, seconds."""
 
 
 def fit_model(
@@ -82,11 +84,14 @@ def fit_model(
         history_path=run_dir / "history.jsonl",
     )
     training = _Training(snapshot, splits, config, model, tokenizer)
-    if config.encoder == COMPACT:
+    if config.encoder == COMPACT and model.reads_text:
         runner.run(MASKED, training.masked_stage())
-    runner.run(NUMERIC, training.numeric_stage())
-    runner.run(JOINT, training.joint_stage())
-    training.set_typical_text()
+    if config.modality != TEXT_ALONE:
+        runner.run(NUMERIC, training.numeric_stage())
+    if model.reads_text:
+        runner.run(JOINT, training.joint_stage())
+        training.set_typical_text()
+    offset = training.correct_base_rate()
     model_dir = run_dir / "model"
     (model_dir / TOKENIZER_DIR).mkdir(parents=True, exist_ok=True)
     model.eval().save(model_dir)
@@ -97,6 +102,8 @@ def fit_model(
         "parameters": sum(p.numel() for p in model.parameters()),
         "encoder_parameters": sum(p.numel() for p in model.encoder.parameters()),
         "vocabulary_size": tokenizer.vocabulary_size,
+        "modality": config.modality,
+        "logit_offset": offset,
         "device": str(training.device),
         "precision": "bf16" if training.uses_bf16 else "fp32",
         "threads": torch.get_num_threads(),
@@ -125,7 +132,14 @@ class _Training:
         self.labels = snapshot.labels
         self.reader = TokenReader(snapshot, tokenizer)
         self.uses_bf16 = self._choose_bf16()
-        self.class_weights = self._choose_class_weights()
+        self.sampler = RowSampler(
+            splits.train, self.labels[splits.train], config.sampling, config.sampling_share
+        )
+        self.objective = make_objective(config, self.sampler)
+        self.row_weights = np.ones(snapshot.num_rows)
+        self.row_weights[splits.train] = recency_weights(
+            snapshot.cutoff_dates[splits.train], config.recency_half_life_days
+        )
         self.valid_rows = valid_sample(splits, config.max_valid_examples, config.seed)
         self._epoch: tuple[IntArray, TokenBatch] | None = None
         self._valid_tokens: TokenBatch | None = None
@@ -168,7 +182,9 @@ class _Training:
             module=module,
             parameter_groups=[{"params": list(module.parameters()), "lr": rate}],
             epochs=self._passes(
-                self.config.pretrain_epochs, self.splits.pretrain, self.config.max_pretrain_examples
+                self.config.pretrain_epochs,
+                len(self.splits.pretrain),
+                self.config.max_pretrain_examples,
             ),
             plan=plan,
             loss=loss,
@@ -180,7 +196,7 @@ class _Training:
 
         def plan(epoch: int) -> list[IntArray]:
             generator = np.random.default_rng([config.seed, 4, epoch])
-            rows = draw_rows(self.splits.train, config.max_numeric_examples, generator)
+            rows = self.sampler.draw(config.max_numeric_examples, generator)
             return np.array_split(rows, max(1, len(rows) // NUMERIC_BATCH))
 
         def loss(batch: IntArray, epoch: int, step: int) -> torch.Tensor:
@@ -206,7 +222,7 @@ class _Training:
 
         def plan(epoch: int) -> list[IntArray]:
             generator = np.random.default_rng([config.seed, 5, epoch])
-            rows = draw_rows(self.splits.train, config.max_epoch_examples, generator)
+            rows = self.sampler.draw(config.max_epoch_examples, generator)
             self._epoch = rows, self.reader.read(rows)
             lengths = self._epoch[1].lengths
             return shuffled_batches(lengths, config.batch_tokens, generator, by_length=False)
@@ -218,7 +234,8 @@ class _Training:
                 text = self._encode(tokens)
             generator = np.random.default_rng([config.seed, 6, epoch, step])
             fate = torch.from_numpy(generator.random(len(batch))).to(self.device)
-            no_text = (fate < config.text_dropout)[:, None]
+            text_dropout = 0.0 if config.modality == TEXT_ALONE else config.text_dropout
+            no_text = (fate < text_dropout)[:, None]
             no_codes = (fate > 1 - config.numeric_dropout)[:, None, None]
             text = torch.where(no_text, model.mean_text_D, text)
             codes = torch.where(no_codes, model.mean_codes_FC, self._codes(rows))
@@ -237,15 +254,15 @@ class _Training:
                 {"params": numeric, "lr": config.numeric_tuning_rate},
                 {"params": rest, "lr": config.learning_rate},
             ],
-            epochs=self._passes(config.epochs, self.splits.train, config.max_epoch_examples),
+            epochs=self._passes(config.epochs, self.sampler.size, config.max_epoch_examples),
             plan=plan,
             loss=loss,
             evaluate=lambda: self._evaluate(with_text=True),
         )
 
-    def _passes(self, least: int, rows: IntArray, most_examples: int) -> int:
+    def _passes(self, least: int, num_rows: int, most_examples: int) -> int:
         """Return the passes over rows that show at least ``min_examples``, within bounds."""
-        examples = max(1, min(len(rows), most_examples))
+        examples = max(1, min(num_rows, most_examples))
         wanted = -(-self.config.min_examples // examples)
         return min(max(least, wanted), MAX_PASS_FACTOR * least)
 
@@ -255,6 +272,13 @@ class _Training:
         rows = np.sort(draw_rows(self.splits.train, MEAN_TEXT_ROWS, generator))
         encoded = self._encode_all(self.reader.read(rows))
         self.model.mean_text_D.copy_(encoded.double().mean(dim=0).float())
+
+    def correct_base_rate(self) -> float:
+        """Undo in the bias what weights and sampling did to the base rate; return by how much."""
+        offset = logit_offset(self.objective, self.sampler)
+        with torch.no_grad():
+            self.model.wide.bias.add_(offset)
+        return offset
 
     def _encode(self, tokens: TokenBatch) -> torch.Tensor:
         """Return (B, D) encoded texts, sorted by length."""
@@ -282,12 +306,10 @@ class _Training:
         return codes
 
     def _label_loss(self, logits_B: torch.Tensor, rows: IntArray) -> torch.Tensor:
-        """Return the mean weighted cross entropy."""
+        """Return the loss of labelled rows."""
         labels_B = torch.from_numpy(self.labels[rows]).to(self.device, torch.float32)
-        stayed, churned = self.class_weights
-        weights_B = torch.where(labels_B > 0.5, churned, stayed)
-        losses_B = functional.binary_cross_entropy_with_logits(logits_B, labels_B, reduction="none")
-        return (weights_B * losses_B).sum() / weights_B.sum()
+        weights_B = torch.from_numpy(self.row_weights[rows]).to(self.device, torch.float32)
+        return self.objective.loss(logits_B, labels_B, weights_B)
 
     def _evaluate(self, *, with_text: bool) -> dict[str, float]:
         """Return loss (at the best intercept, as base rates move) and AUROC on validation."""
@@ -315,13 +337,6 @@ class _Training:
             return bool(torch.cuda.is_bf16_supported())
         has_units = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
         return bool(has_units) and self.model.encoder.hidden_size >= MIN_WIDTH_FOR_CPU_BF16
-
-    def _choose_class_weights(self) -> tuple[float, float]:
-        """Return the weights of stayed and churned."""
-        if self.config.class_weights == "none":
-            return 1.0, 1.0
-        base_rate = float(self.labels[self.splits.train].mean())
-        return 0.5 / (1.0 - base_rate), 0.5 / base_rate
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:
