@@ -13,10 +13,8 @@ from trainer.data.splits import Splits
 from trainer.fit.sampling import draw_rows
 
 IntArray = npt.NDArray[np.int64]
-MIN_STRETCHES = 10
-"""Groups of like length in a supervised batch, at least."""
-MAX_GROUP = 8
-"""Texts in such a group."""
+STRETCHES = 10
+"""Groups of like length in a supervised batch that holds so many texts."""
 
 
 def text_arrays(snapshot: Snapshot, rows: IntArray) -> tuple[pa.Array, pa.Array]:
@@ -64,16 +62,16 @@ def shuffled_batches(
         batches = plan_batches(lengths, token_budget)
         return [batches[index] for index in generator.permutation(len(batches))]
     num_batches = max(1, -(-int(lengths.sum()) // token_budget))
-    group_size = min(MAX_GROUP, max(1, len(lengths) // num_batches // MIN_STRETCHES))
+    num_stretches = min(STRETCHES, max(1, len(lengths) // num_batches))
     shuffled = generator.permutation(len(lengths))
     order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
-    groups = np.split(order, np.arange(group_size, len(order), group_size))
+    groups = np.array_split(order, num_batches * num_stretches)
     dealt: list[list[IntArray]] = [[] for _ in range(num_batches)]
     for start in range(0, len(groups), num_batches):
         stretch = groups[start : start + num_batches]
-        for index, group in zip(generator.permutation(num_batches), stretch, strict=False):
+        for index, group in zip(generator.permutation(num_batches), stretch, strict=True):
             dealt[index].append(group)
-    return [np.concatenate(batch) for batch in dealt if batch]
+    return [np.concatenate(batch) for batch in dealt if sum(map(len, batch))]
 
 
 def valid_sample(splits: Splits, count: int, seed: int) -> IntArray:
