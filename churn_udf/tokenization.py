@@ -54,6 +54,12 @@ class TokenBatch:
         """Return the number of texts."""
         return len(self.lengths)
 
+    @classmethod
+    def without_text(cls, num_rows: int, first_id: int) -> TokenBatch:
+        """Return rows that hold the opening token alone, for a model that reads no text."""
+        ones = np.ones(num_rows, dtype=np.int64)
+        return cls(first_id * ones, 0 * ones, ones, np.zeros(num_rows, dtype=np.bool_))
+
     def take(self, indices: npt.ArrayLike) -> TokenBatch:
         """Return the texts at these indices, in their order."""
         chosen = np.asarray(indices, dtype=np.int64)

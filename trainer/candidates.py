@@ -271,4 +271,6 @@ def _fit_baselines(
             lambda title: step.advance(1, model=title),
             refit=baseline_rows(snapshot, splits.refit) if has_refit else None,
             base_rate=config.evaluate.base_rate,
+            horizon_days=float(snapshot.model_settings.horizon_days),
+            gap_days=float(snapshot.model_settings.gap_days),
         )

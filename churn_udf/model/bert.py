@@ -65,15 +65,17 @@ class _SelfAttention(nn.Module):
         """Return (N, D), or (B, D) for the first token of each text alone."""
         queries = self.query(hidden_ND[layout.first_B] if first_only else hidden_ND)
         keys, values = self.key(hidden_ND), self.value(hidden_ND)
+        # One split, as the gradient of a slice is a whole matrix of zeros for every group.
+        sizes = [count * length for count, length in layout.groups]
+        query_sizes = [count for count, _ in layout.groups] if first_only else sizes
+        parts = zip(queries.split(query_sizes), keys.split(sizes), values.split(sizes), strict=True)
         outputs = []
-        for text, start, count, length in layout.groups:
-            rows = slice(start, start + count * length)
-            query_rows = slice(text, text + count) if first_only else rows
+        for (count, length), (query, key, value) in zip(layout.groups, parts, strict=True):
             query_length = 1 if first_only else length
             attended = functional.scaled_dot_product_attention(
-                self._heads(queries[query_rows], count, query_length),
-                self._heads(keys[rows], count, length),
-                self._heads(values[rows], count, length),
+                self._heads(query, count, query_length),
+                self._heads(key, count, length),
+                self._heads(value, count, length),
                 dropout_p=self.dropout_probability if self.training else 0.0,
             )
             outputs.append(attended.transpose(1, 2).reshape(count * query_length, -1))
@@ -136,12 +138,9 @@ class PackedLayout:
         positions_N = torch.arange(total) - torch.repeat_interleave(starts_B, lengths_B)
         self.first_B = starts_B.to(device, non_blocking=True)
         self.positions_N = positions_N.to(device, non_blocking=True)
-        self.groups: list[tuple[int, int, int, int]] = []
         values, counts = torch.unique_consecutive(lengths_B, return_counts=True)
-        text = start = 0
-        for length, count in zip(values.tolist(), counts.tolist(), strict=True):
-            self.groups.append((text, start, count, length))
-            text, start = text + count, start + count * length
+        self.groups = list(zip(counts.tolist(), values.tolist(), strict=True))
+        """(count, length) of the texts of equal length, one after the other."""
 
 
 class PackedBert(nn.Module):

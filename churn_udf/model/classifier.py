@@ -2,7 +2,8 @@
 
 ``logit = wide(codes) + deep([text, numeric])``: the wide part is an additive model on the
 coded features, the deep part reads both modalities. Either modality can be replaced by its
-training mean, which is how missing parts are dropped in training and how reasons are told.
+training mean, which is how missing parts are dropped in training, how reasons are told, and
+how a model of one modality alone (``ModelConfig.modality``) is kept from the other.
 
 Shape suffixes: B rows, N tokens, F features, C code width, D hidden, G groups.
 """
@@ -18,7 +19,7 @@ from torch import nn
 
 from churn_udf.contracts.bundle import MODEL_CONFIG_FILE, WEIGHTS_FILE
 from churn_udf.errors import BundleIntegrityError
-from churn_udf.model.config import TEXT_GROUP, ModelConfig
+from churn_udf.model.config import NUMERIC, TEXT, TEXT_GROUP, ModelConfig
 from churn_udf.model.encoder import build_encoder
 from churn_udf.model.numeric import PiecewiseLinearEncoding
 
@@ -60,19 +61,37 @@ class ChurnClassifier(nn.Module):
         """Names of the parts of the input that effects are told for; the text is last."""
         return (*self.config.groups, TEXT_GROUP)
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether a text changes anything."""
+        return self.config.modality != NUMERIC
+
     def encode_text(
         self, ids_N: torch.Tensor, segments_N: torch.Tensor, lengths: Sequence[int]
     ) -> torch.Tensor:
-        """Return (B, D) float32 states of the texts' first tokens."""
+        """Return (B, D) float32 states of the texts' first tokens; the mean if none is read."""
+        if not self.reads_text:
+            return self.mean_text_D.expand(len(lengths), -1)
         pooled: torch.Tensor = self.encoder(ids_N, segments_N, lengths)
         return pooled.float()
 
     def fuse(self, text_BD: torch.Tensor, codes_BFC: torch.Tensor) -> torch.Tensor:
         """Return (B,) logits from encoded text and coded features."""
+        text_BD, codes_BFC = self._seen(text_BD, codes_BFC)
         flat = codes_BFC.flatten(-2)
         return self._combine(
             self.text_projection(text_BD), self.numeric_projection(flat), self.wide(flat)
         )
+
+    def _seen(
+        self, text_BD: torch.Tensor, codes_BFC: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Replace the modality that this model does not read by its training mean."""
+        if self.config.modality == TEXT:
+            codes_BFC = self.mean_codes_FC.expand_as(codes_BFC)
+        if self.config.modality == NUMERIC:
+            text_BD = self.mean_text_D.expand_as(text_BD)
+        return text_BD, codes_BFC
 
     def _combine(
         self, text: torch.Tensor, numeric: torch.Tensor, wide: torch.Tensor
@@ -108,6 +127,7 @@ class ChurnClassifier(nn.Module):
         Returns:
             (B, G) float32, groups in the order of ``group_names``.
         """
+        text_BD, codes_BFC = self._seen(text_BD, codes_BFC)
         flat, groups = codes_BFC.flatten(-2), self.config.groups
         projected = torch.cat([self.numeric_projection(flat), self.wide(flat)], dim=-1)
         weights = torch.cat([self.numeric_projection.weight, self.wide.weight])

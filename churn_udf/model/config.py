@@ -12,6 +12,9 @@ from churn_udf.errors import BundleIntegrityError
 
 TEXT_GROUP = "behaviour_text"
 """Name of the text in lists of feature groups; always the last."""
+FUSED, TEXT, NUMERIC = "fused", "text", "numeric"
+MODALITIES = (FUSED, TEXT, NUMERIC)
+"""What a model reads; what it does not read is always shown as its training mean."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,13 @@ class ModelConfig:
     """Longest input in tokens, special tokens counted."""
     max_review_tokens: int = 40
     """Tokens of ``max_tokens`` that reviews may take when the behaviour needs the rest."""
+    modality: str = FUSED
+    """One of ``MODALITIES``."""
+
+    def __post_init__(self) -> None:
+        """Check the choice: a misspelt modality must not become the default."""
+        if self.modality not in MODALITIES:
+            raise ValueError(f"modality {self.modality!r}; allowed: {', '.join(MODALITIES)}")
 
     @property
     def feature_names(self) -> tuple[str, ...]:

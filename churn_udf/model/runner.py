@@ -99,7 +99,11 @@ class ModelRunner:
             review_texts: (B,) strings, no nulls; empty where there is no review.
             features: (B, F) float64 in the order of ``feature_names``, NaN where unknown.
         """
-        return self.run_tokens(self.tokenizer.encode(behavior_texts, review_texts), features)
+        if self.model.reads_text:
+            tokens = self.tokenizer.encode(behavior_texts, review_texts)
+        else:
+            tokens = TokenBatch.without_text(len(features), self.tokenizer.first_id)
+        return self.run_tokens(tokens, features)
 
     def run_tokens(self, tokens: TokenBatch, features: FloatArray) -> ModelOutput:
         """Compute the same from token ids."""

@@ -3,7 +3,7 @@
 Every one is chosen on training and validation rows, fitted again on every label that was known
 at the test cutoff, calibrated on validation rows that it had not learned from, and only then
 applied to the test rows: base rate, recency rule, RFM logistic regression, logistic regression on
-all features, and LightGBM. A baseline tuned worse than the model would flatter it.
+all features, BG/NBD, and LightGBM. A baseline tuned worse than the model would flatter it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from churn_udf.calibration import Calibrator
 from trainer.errors import ConfigError
 from trainer.evaluate.arrays import FloatArray, as_labels
 from trainer.evaluate.base_rates import base_rate_offset
+from trainer.evaluate.bg_nbd import fit_bg_nbd
 from trainer.evaluate.calibration import CALIBRATION_KINDS, fit_calibrator
 from trainer.evaluate.tabular import (
     BaselineRows,
@@ -31,10 +32,13 @@ from trainer.evaluate.tabular import (
 BASELINE_TITLES = {
     "base_rate": "Base rate for everyone",
     "recency": "Recency rule",
+    "bg_nbd": "BG/NBD expected purchases",
     "rfm_logistic": "RFM logistic regression",
     "logistic": "Logistic regression, all features",
     "lightgbm": "LightGBM, all features",
 }
+MEMBERS = ("rfm_logistic", "logistic", "lightgbm")
+"""Baselines that a stack may weigh: models of the log odds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +117,8 @@ def fit_baselines(
     *,
     refit: BaselineRows | None = None,
     base_rate: str = "newest",
+    horizon_days: float = 30.0,
+    gap_days: float = 0.0,
 ) -> dict[str, BaselineResult]:
     """Fit the baselines; the test rows are only predicted, never looked at.
 
@@ -128,6 +134,8 @@ def fit_baselines(
         refit: Rows to fit on once settings are chosen, before the test rows are predicted: every
             label known then; None keeps the fit on the training rows.
         base_rate: What base rate to expect, of `BASE_RATE_KINDS`.
+        horizon_days: Days that a label looks at, for BG/NBD.
+        gap_days: Days between a cutoff and its horizon, for BG/NBD.
 
     Returns:
         {name: result}, in the order of `names`.
@@ -152,6 +160,9 @@ def fit_baselines(
     choosers: dict[str, Callable[[], Recipe]] = {
         "base_rate": lambda: Recipe(fit=lambda rows: _fit_base_rate(valid)),
         "recency": lambda: Recipe(fit=lambda rows: _fit_recency(rows, columns[0], feature_names)),
+        "bg_nbd": lambda: Recipe(
+            fit=lambda rows: _fit_bg_nbd(rows, feature_names, horizon_days, gap_days, seed)
+        ),
         "rfm_logistic": lambda: choose_linear(train, valid, columns, feature_names, seed),
         "logistic": lambda: choose_linear(train, valid, every_column, feature_names, seed),
         "lightgbm": lambda: choose_lightgbm(train, valid, feature_names, seed),
@@ -183,7 +194,7 @@ def _calibrated(
     calibrator, table = fit_calibrator(
         valid_logits, valid.labels_N, valid.user_ids_N, kinds=_calibrators_of(name), seed=seed
     )
-    kind = "newest" if name in ("base_rate", "recency") else base_rate
+    kind = base_rate if name in MEMBERS else "newest"  # the others' logits are no log odds
     labels_N = as_labels(valid.labels_N)
     offset = base_rate_offset(kind, calibrator, valid_logits, labels_N, test_logits)
     shifted = Calibrator(kind=calibrator.kind, params=calibrator.params, offset=offset)
@@ -205,8 +216,9 @@ def _calibrated(
 
 
 def _calibrators_of(name: str) -> tuple[str, ...]:
-    """Return the kinds to try; Platt alone keeps the recency rule's ranking as it is."""
-    return {"base_rate": ("identity",), "recency": ("platt",)}.get(name, CALIBRATION_KINDS)
+    """Return the kinds to try; Platt alone keeps the ranking of a rule as it is."""
+    only = {"base_rate": ("identity",), "recency": ("platt",)}
+    return only.get(name, CALIBRATION_KINDS)
 
 
 def _fit_base_rate(valid: BaselineRows) -> Fitted:
@@ -231,3 +243,22 @@ def _fit_recency(train: BaselineRows, column: int, feature_names: Sequence[str])
         return np.log1p(np.maximum(days, 0.0))
 
     return Fitted(logits_of=logits_of, facts={"columns": [feature_names[column]]})
+
+
+def _fit_bg_nbd(
+    train: BaselineRows,
+    feature_names: Sequence[str],
+    horizon_days: float,
+    gap_days: float,
+    seed: int,
+) -> Fitted:
+    """Minus log of the purchases expected in the horizon."""
+    fit = fit_bg_nbd(
+        train.features_NF,
+        train.user_ids_N,
+        feature_names,
+        horizon_days=horizon_days,
+        gap_days=gap_days,
+        seed=seed,
+    )
+    return Fitted(logits_of=fit.logits_of, facts=fit.facts)

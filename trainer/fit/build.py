@@ -56,6 +56,7 @@ def build_classifier(
         dropout=config.dropout,
         max_tokens=config.max_tokens,
         max_review_tokens=config.max_review_tokens,
+        modality=config.modality,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

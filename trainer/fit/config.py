@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from churn_udf.model.config import FUSED, MODALITIES, NUMERIC
 from trainer.errors import ConfigError
+from trainer.fit.sampling import NONE, SAMPLINGS
 
 COMPACT = "compact"
 FINE_TUNE = "fine-tune"
@@ -19,6 +21,9 @@ class FitConfig:
 
     encoder: str = COMPACT
     """``compact``, or a local path or hub id that transformers can load."""
+    modality: str = FUSED
+    """``fused``; ``text``: the numbers are always shown as their mean; ``numeric``: the text is,
+    and no text is read, in training or scoring. For ablations."""
     seed: int = 0
     """Seed of weights, order, masking and dropout."""
     device: str = "auto"
@@ -95,7 +100,24 @@ class FitConfig:
     pseudo_label_weight: float = 0.3
     """Weight of a pseudo-labelled row in the loss; a labelled one weighs 1."""
     class_weights: str = "none"
-    """``none``, or ``balanced``: both classes weigh the same in the loss."""
+    """``none``, or ``balanced``: both classes weigh the same in the loss. The base rate that this,
+    ``positive_weight`` and ``sampling`` teach is corrected afterwards, in the model's bias."""
+    positive_weight: float | None = None
+    """Weight of a churned example where a stayed one weighs 1; null leaves it to
+    ``class_weights``."""
+    focal_gamma: float = 0.0
+    """Focal loss (Lin et al. 2017): power by which examples that are told well count less; 0 is
+    off. It bends probabilities, which calibration straightens."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over both outcomes; 0 is off."""
+    sampling: str = "none"
+    """``none``; ``over`` repeats examples of the outcome that is short of ``sampling_share``;
+    ``under`` leaves out examples of the other one."""
+    sampling_share: float = 0.5
+    """Share of churned examples that ``sampling`` makes."""
+    recency_half_life_days: float | None = None
+    """An example counts half in the loss when its cutoff is so many days older than the newest
+    of training; null: all count the same."""
     group_reweighting: str = NO_REWEIGHTING
     """``none``, or a slice (as in ``evaluate.slices``) whose groups are to count alike."""
     group_reweighting_rule: str = KAMIRAN_CALDERS
@@ -131,6 +153,8 @@ class FitConfig:
             "class_weights": ("none", "balanced"),
             "refit": ("all", "test", "none"),
             "group_reweighting_rule": (EQUAL_SIZE, KAMIRAN_CALDERS),
+            "sampling": SAMPLINGS,
+            "modality": MODALITIES,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -162,6 +186,7 @@ class FitConfig:
             "min_examples",
             "weight_decay",
             "checkpoint_seconds",
+            "focal_gamma",
         ):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in (
@@ -179,8 +204,14 @@ class FitConfig:
             "numeric_dropout",
             "average_decay",
             "contrastive_crop",
+            "label_smoothing",
         ):
             self._require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
+        for name in ("positive_weight", "recency_half_life_days"):
+            value = getattr(self, name)
+            self._require(name, value is None or 0 < value < float("inf"), "null or above 0")
+        self._require("sampling_share", 0 < self.sampling_share < 1, "above 0 and below 1")
+        self._check_pairs()
         self._require("mask_share", 0 < self.mask_share < 1, "above 0 and below 1")
         for name in ("max_gradient_norm", "contrastive_temperature", "pseudo_label_ratio"):
             self._require(name, getattr(self, name) > 0, "above 0")
@@ -198,6 +229,15 @@ class FitConfig:
     def peak_encoder_rate(self) -> float:
         """Peak learning rate of the encoder, the default resolved."""
         return self.encoder_learning_rate or (5e-4 if self.encoder == COMPACT else 5e-5)
+
+    def _check_pairs(self) -> None:
+        """Refuse settings that another one would silence."""
+        is_single = self.positive_weight is None or self.class_weights == "none"
+        self._require("positive_weight", is_single, "null beside fit.class_weights: balanced")
+        is_used = self.sampling_share == 0.5 or self.sampling != NONE
+        self._require("sampling_share", is_used, "0.5 (left alone) beside fit.sampling: none")
+        learns = self.modality != NUMERIC or self.numeric_epochs > 0
+        self._require("numeric_epochs", learns, "1 or more beside fit.modality: numeric")
 
     def _require(self, name: str, is_allowed: bool, allowed: str) -> None:
         """Raise with the value seen unless it is allowed."""

@@ -23,7 +23,8 @@ from churn_udf.model.encoder import PaddedEncoder
 from churn_udf.tokenization import TokenBatch, Tokenizer
 from trainer.data.snapshot import Snapshot
 from trainer.fit.config import FitConfig
-from trainer.fit.data import TokenReader, draw_rows
+from trainer.fit.data import TokenReader
+from trainer.fit.sampling import draw_rows
 from trainer.fit.stages import Stage
 
 IntArray = npt.NDArray[np.int64]

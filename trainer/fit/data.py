@@ -10,6 +10,7 @@ from churn_udf.batching import plan_batches
 from churn_udf.tokenization import TokenBatch, Tokenizer
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
+from trainer.fit.sampling import draw_rows
 
 IntArray = npt.NDArray[np.int64]
 
@@ -36,11 +37,6 @@ class TokenReader:
     def read(self, rows: IntArray) -> TokenBatch:
         """Return the packed token ids of these rows, in their order."""
         return self._tokenizer.encode(*text_arrays(self._snapshot, rows))
-
-
-def draw_rows(rows: IntArray, count: int, generator: np.random.Generator) -> IntArray:
-    """Return at most ``count`` different rows in random order."""
-    return generator.permutation(rows)[:count]
 
 
 def shuffled_batches(

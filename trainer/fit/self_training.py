@@ -23,9 +23,10 @@ from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
 from trainer.evaluate import fit_calibrator
 from trainer.fit.config import FitConfig
-from trainer.fit.data import draw_rows, text_arrays, valid_sample
+from trainer.fit.data import text_arrays, valid_sample
 from trainer.fit.encoder_store import EncoderStore
 from trainer.fit.loop import FitResult, fit_model
+from trainer.fit.sampling import draw_rows
 from trainer.fit.targets import Targets
 from trainer.progress import Progress
 

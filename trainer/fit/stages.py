@@ -99,11 +99,11 @@ class StageRunner:
         Raises:
             TrainingDivergedError: The loss is not finite.
         """
-        resumed, state = self._resumed, _StageState()
+        resumed, state = self._resumed, StageState()
         if resumed and resumed["index"] > index:
             return False
         torch.manual_seed(self.config.seed + 1_000 * (index + 1))
-        optimizer = _make_optimizer(stage.parameter_groups, self.config)
+        optimizer = make_optimizer(stage.parameter_groups, self.config)
         if resumed and resumed["index"] == index:
             state.restore(resumed, stage, optimizer)
             self._resumed = None
@@ -116,7 +116,7 @@ class StageRunner:
         return True
 
     def _train(
-        self, index: int, stage: Stage, optimizer: torch.optim.Optimizer, state: _StageState
+        self, index: int, stage: Stage, optimizer: torch.optim.Optimizer, state: StageState
     ) -> None:
         """Run epochs until done or out of patience."""
         if stage.evaluate and state.best is None:
@@ -132,8 +132,8 @@ class StageRunner:
                 while state.step < len(batches) and state.passed(batches) < stage.stop_epoch:
                     batch = batches[state.step]
                     done = state.passed(batches) / stage.epochs
-                    _set_learning_rates(optimizer, done, self.config.warmup_share)
-                    loss = self._step(stage, optimizer, parameters, batch, state)
+                    set_learning_rates(optimizer, done, self.config.warmup_share)
+                    loss = self.step(stage, optimizer, parameters, batch, state)
                     state.step += 1
                     step.advance(len(batch), loss=f"{state.mean_loss(loss):.4f}")
                     if stage.evaluate and state.step in looks:
@@ -147,13 +147,13 @@ class StageRunner:
             self._log(stage, state, epoch=state.epoch + 1.0)
             state.epoch, state.step = state.epoch + 1, 0
 
-    def _step(
+    def step(
         self,
         stage: Stage,
         optimizer: torch.optim.Optimizer,
         parameters: list[nn.Parameter],
         batch: IntArray,
-        state: _StageState,
+        state: StageState,
     ) -> float:
         """Run one optimizer step and return its loss."""
         stage.module.train()
@@ -171,7 +171,7 @@ class StageRunner:
         state.follow(stage.module, self.config.average_decay)
         return value
 
-    def _evaluate(self, stage: Stage, state: _StageState, epoch: float) -> None:
+    def _evaluate(self, stage: Stage, state: StageState, epoch: float) -> None:
         """Look at the validation split with the averaged weights and keep the best."""
         assert stage.evaluate is not None
         assert state.average is not None
@@ -187,11 +187,11 @@ class StageRunner:
             state.bad_looks += 1
         self._log(stage, state, epoch=epoch, **metrics)
 
-    def _is_out_of_patience(self, state: _StageState) -> bool:
+    def _is_out_of_patience(self, state: StageState) -> bool:
         """Return whether validation has not improved for too long."""
         return state.bad_looks >= self.config.patience
 
-    def _log(self, stage: Stage, state: _StageState, *, epoch: float, **facts: float) -> None:
+    def _log(self, stage: Stage, state: StageState, *, epoch: float, **facts: float) -> None:
         """Append one line to the history."""
         row: dict[str, Any] = {"stage": stage.name, "epoch": round(epoch, 4), **facts}
         row["share"] = round(epoch / stage.epochs, 6)
@@ -204,7 +204,7 @@ class StageRunner:
             self.on_log(row)
 
     def _save(
-        self, index: int, stage: Stage, optimizer: torch.optim.Optimizer, state: _StageState
+        self, index: int, stage: Stage, optimizer: torch.optim.Optimizer, state: StageState
     ) -> None:
         """Write a checkpoint."""
         self.checkpointer.save(
@@ -223,7 +223,7 @@ class StageRunner:
 
 
 @dataclasses.dataclass
-class _StageState:
+class StageState:
     """How far a stage is."""
 
     epoch: int = 0
@@ -240,6 +240,11 @@ class _StageState:
         """Return the passes done, the present one as a fraction."""
         return self.epoch + self.step / len(batches)
 
+    @classmethod
+    def starting_at(cls, module: nn.Module) -> StageState:
+        """Return the state before the first step; the average starts at the weights."""
+        return cls(average=copy.deepcopy(module.state_dict()))
+
     def mean_loss(self, loss: float) -> float:
         """Add a loss and return the mean of the last hundred."""
         self.losses = [*self.losses[-99:], loss]
@@ -253,10 +258,15 @@ class _StageState:
         assert self.average is not None
         self.num_steps += 1
         weight = 1.0 - min(decay, (1.0 + self.num_steps) / (10.0 + self.num_steps))
+        moving = {
+            name: value
+            for name, value in module.state_dict().items()
+            if value.dtype == torch.float32
+        }
         with torch.no_grad():
-            for name, value in module.state_dict().items():
-                if value.dtype == torch.float32:
-                    self.average[name].lerp_(value, weight)
+            torch._foreach_lerp_(
+                [self.average[name] for name in moving], list(moving.values()), weight
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a checkpoint stores."""
@@ -279,7 +289,7 @@ class _StageState:
             torch.cuda.set_rng_state_all(saved["cuda_random"])
 
 
-def _make_optimizer(groups: Sequence[dict[str, Any]], config: FitConfig) -> torch.optim.Optimizer:
+def make_optimizer(groups: Sequence[dict[str, Any]], config: FitConfig) -> torch.optim.Optimizer:
     """Return AdamW that decays matrices but neither biases nor norms."""
     split = []
     for group in groups:
@@ -292,7 +302,7 @@ def _make_optimizer(groups: Sequence[dict[str, Any]], config: FitConfig) -> torc
     return torch.optim.AdamW(split, fused=True)
 
 
-def _set_learning_rates(optimizer: torch.optim.Optimizer, done: float, warmup_share: float) -> None:
+def set_learning_rates(optimizer: torch.optim.Optimizer, done: float, warmup_share: float) -> None:
     """Rise linearly to the peak over the warm-up, then fall linearly to a hundredth."""
     if done < warmup_share:
         factor = (done + 1e-3) / (warmup_share + 1e-3)

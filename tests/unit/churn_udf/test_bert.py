@@ -77,6 +77,29 @@ def test_gradients_reach_every_weight(encoder):
     assert without == []
 
 
+@pytest.mark.parametrize("all_tokens", [False, True])
+def test_gradients_of_a_batch_are_those_of_its_texts_alone(encoder, all_tokens):
+    lengths = [3, 3, 7, 12, 12, 32]
+    ids, segments = random_texts(lengths)
+
+    def gradients(batches):
+        encoder.zero_grad()
+        for batch in batches:
+            states = encoder(
+                torch.cat([ids[index] for index in batch]),
+                torch.cat([segments[index] for index in batch]),
+                [lengths[index] for index in batch],
+                all_tokens=all_tokens,
+            )
+            states.square().sum().backward()
+        return [parameter.grad.clone() for parameter in encoder.parameters()]
+
+    together = gradients([range(len(lengths))])
+    alone = gradients([[index] for index in range(len(lengths))])
+    encoder.zero_grad()
+    torch.testing.assert_close(together, alone, atol=2e-4, rtol=1e-3)
+
+
 def test_other_families_run_padded_and_agree_with_their_rows_alone():
     config = {
         "model_type": "distilbert",

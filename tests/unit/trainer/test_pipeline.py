@@ -129,7 +129,7 @@ def test_metrics_hold_every_segment_and_the_reliability_of_every_cutoff(trained:
 
 
 def test_flags_by_group_are_the_same_judged_packaged_and_scored(trained: Trained) -> None:
-    config = tiny_config(thresholds__per_group="recency")
+    config = tiny_config(thresholds__per_group="recency", fit__refit="test")
     outcome = train_snapshot(trained.snapshot, config, trained.workspace)
     assert outcome.bundle_id != trained.outcome.bundle_id
     bundle = open_bundle(trained.workspace.models_dir / "bundles" / outcome.bundle_id)

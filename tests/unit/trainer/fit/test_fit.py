@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from churn_udf.model.runner import ModelRunner
 from trainer.data.splits import SplitConfig, make_splits
@@ -13,6 +14,7 @@ from trainer.errors import ConfigError, TrainingDivergedError
 from trainer.fit.config import FitConfig
 from trainer.fit.data import shuffled_batches, text_arrays
 from trainer.fit.loop import fit_model
+from trainer.fit.stages import StageState
 from trainer.progress import Progress
 
 SMALL = FitConfig(
@@ -280,3 +282,13 @@ def test_every_row_of_the_history_is_called_back_after_a_kill_too(data, counted,
     rows.clear()
     result = fit_model(*data, SMALL, tmp_path, progress=Progress(quiet=True), on_log=rows.append)
     assert rows == result.history == undisturbed.history
+
+
+def test_average_of_weights_moves_floats_by_the_growing_decay():
+    module = torch.nn.BatchNorm1d(3)  # holds a counter beside its weights
+    state = StageState.starting_at(module)
+    torch.nn.init.constant_(module.weight, 5.0)
+    module.num_batches_tracked.add_(7)
+    state.follow(module, 0.99)
+    torch.testing.assert_close(state.average["weight"], torch.full((3,), 1.0 + 4.0 * (9 / 11)))
+    assert int(state.average["num_batches_tracked"]) == 0
