@@ -36,7 +36,7 @@ class ChurnClassifier(nn.Module):
         super().__init__()
         self.config = config
         num_features, code_width = len(config.features), config.num_bins + 1
-        self.encoder = build_encoder(config.encoder)
+        self.encoder = build_encoder(config.encoder, config.adapter)
         self.coding = PiecewiseLinearEncoding(num_features, config.num_bins)
         self.text_projection = nn.Sequential(
             nn.Linear(self.encoder.hidden_size, config.text_dim), nn.LayerNorm(config.text_dim)
@@ -63,7 +63,7 @@ class ChurnClassifier(nn.Module):
     def encode_text(
         self, ids_N: torch.Tensor, segments_N: torch.Tensor, lengths: Sequence[int]
     ) -> torch.Tensor:
-        """Return (B, D) float32 states of the texts' first tokens."""
+        """Return (B, D) float32 states of the tokens that stand for the texts."""
         pooled: torch.Tensor = self.encoder(ids_N, segments_N, lengths)
         return pooled.float()
 
