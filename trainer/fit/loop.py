@@ -23,6 +23,7 @@ from churn_udf.model.runner import ModelRunner, resolve_device
 from churn_udf.tokenization import TokenBatch, Tokenizer
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
+from trainer.fit.adapters import Adapter, adapt
 from trainer.fit.build import build_classifier
 from trainer.fit.checkpoint import Checkpointer
 from trainer.fit.config import COMPACT, FitConfig
@@ -74,6 +75,7 @@ def fit_model(
         model, tokenizer = build_classifier(
             *texts, snapshot.feature_matrix[splits.train], snapshot.features, config
         )
+        adapter = adapt(model, config)
     runner = StageRunner(
         config,
         Checkpointer(run_dir / "checkpoint", config.checkpoint_seconds),
@@ -81,11 +83,13 @@ def fit_model(
         run_key=_run_key(snapshot, splits, config),
         history_path=run_dir / "history.jsonl",
     )
-    training = _Training(snapshot, splits, config, model, tokenizer)
+    training = _Training(snapshot, splits, config, model, tokenizer, adapter)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if config.encoder == COMPACT:
         runner.run(MASKED, training.masked_stage())
     runner.run(NUMERIC, training.numeric_stage())
     runner.run(JOINT, training.joint_stage())
+    adapter.finish()
     training.set_typical_text()
     model_dir = run_dir / "model"
     (model_dir / TOKENIZER_DIR).mkdir(parents=True, exist_ok=True)
@@ -94,6 +98,8 @@ def fit_model(
     runner.checkpointer.clear()
     facts = {
         "encoder": config.encoder,
+        "adapter": config.adapter,
+        "trained_parameters": trainable,
         "parameters": sum(p.numel() for p in model.parameters()),
         "encoder_parameters": sum(p.numel() for p in model.encoder.parameters()),
         "vocabulary_size": tokenizer.vocabulary_size,
@@ -115,8 +121,10 @@ class _Training:
         config: FitConfig,
         model: ChurnClassifier,
         tokenizer: Tokenizer,
+        adapter: Adapter,
     ) -> None:
         self.config = config
+        self.adapter = adapter
         self.splits = splits
         self.tokenizer = tokenizer
         self.device = resolve_device(config.device)
@@ -222,18 +230,25 @@ class _Training:
             no_codes = (fate > 1 - config.numeric_dropout)[:, None, None]
             text = torch.where(no_text, model.mean_text_D, text)
             codes = torch.where(no_codes, model.mean_codes_FC, self._codes(rows))
-            return self._label_loss(model.fuse(text, codes), rows)
+            penalty = self.adapter.penalty()
+            label_loss = self._label_loss(model.fuse(text, codes), rows)
+            return label_loss if penalty is None else label_loss + penalty
 
-        default = 5e-4 if config.encoder == COMPACT else 5e-5
         encoder = list(model.encoder.parameters())
         numeric = [*model.wide.parameters(), *model.numeric_projection.parameters()]
         known = {id(p) for p in (*encoder, *numeric)}
         rest = [p for p in model.parameters() if id(p) not in known]
+        tuned: dict[str, Any] = {
+            "params": [p for p in encoder if p.requires_grad],
+            "lr": config.encoder_rate,
+        }
+        if config.adapter != "none":
+            tuned["weight_decay"] = 0.0  # it would pull IA³'s scales from one to zero
         return Stage(
             name="fine-tune",
             module=model,
             parameter_groups=[
-                {"params": encoder, "lr": config.encoder_learning_rate or default},
+                tuned,
                 {"params": numeric, "lr": config.numeric_tuning_rate},
                 {"params": rest, "lr": config.learning_rate},
             ],
@@ -241,6 +256,7 @@ class _Training:
             plan=plan,
             loss=loss,
             evaluate=lambda: self._evaluate(with_text=True),
+            hook=self.adapter,
         )
 
     def _passes(self, least: int, rows: IntArray, most_examples: int) -> int:
