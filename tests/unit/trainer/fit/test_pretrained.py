@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from tiny_encoders import save_tiny_encoder, tiny_model, tiny_tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from churn_udf.model.runner import ModelRunner
 from trainer.data.splits import SplitConfig, make_splits
 from trainer.data.synthetic import synthetic_snapshot
 from trainer.errors import ConfigError
-from trainer.fit.build import build_classifier
+from trainer.fit.build import _special_ids, build_classifier
 from trainer.fit.config import FitConfig
 from trainer.fit.data import text_arrays
 from trainer.fit.loop import fit_model
@@ -100,6 +102,31 @@ def test_pretrained_weights_arrive_unchanged(family, data, tmp_path):
 def test_gpt2_opens_and_closes_with_its_only_special_token(data, tmp_path):
     _, tokenizer = build(data, config_for(save_tiny_encoder("gpt2", tmp_path)))
     assert tokenizer.first_id == tokenizer.separator_id == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ({"cls": 1, "bos": 7, "sep": 2, "eos": 8, "mask": 3}, (1, 2, 3)),
+        ({"bos": 7, "eos": 8}, (7, 8, 8)),
+        ({"eos": 8}, (8, 8, 8)),
+        ({"cls": 1}, (1, 1, 1)),
+    ],
+    ids=["bert", "llama", "qwen", "opening-only"],
+)
+def test_a_missing_special_token_is_stood_in_for(tokens, expected):
+    names = ("cls", "bos", "sep", "eos", "mask")
+    assert _special_ids(
+        SimpleNamespace(**{f"{n}_token_id": tokens.get(n) for n in names}), "x"
+    ) == (expected)
+
+
+def test_a_tokenizer_without_special_tokens_is_refused(data, tmp_path):
+    save_tiny_encoder("bert", tmp_path)
+    bare = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer("bert").backend_tokenizer)
+    bare.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="without opening or closing token"):
+        build(data, config_for(tmp_path))
 
 
 def test_checkpoint_with_a_task_head_loads_without_it(data, tmp_path):
