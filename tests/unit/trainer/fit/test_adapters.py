@@ -187,6 +187,21 @@ def test_killed_run_resumes_to_the_same_model(adapter, data, folders, tmp_path):
     assert any(row["epoch"] > 0 for row in resumed.history if row["stage"] == "fine-tune")
 
 
+@pytest.mark.parametrize(
+    ("family", "adapter"), [("gpt2", "prefix"), ("roberta", "prefix"), ("modernbert", "adalora")]
+)
+def test_adapters_train_in_mixed_precision(family, adapter, data, folders, tmp_path):
+    config = dataclasses.replace(
+        SMALL, encoder=str(folders[family]), adapter=adapter, precision="bf16", epochs=1
+    )
+    result = fit(data, config, tmp_path)
+    assert np.isfinite(test_logits(data, result)).all()
+    assert {w.dtype for w in load_file(result.model_dir / "model.safetensors").values()} == {
+        torch.float32,
+        torch.float64,
+    }
+
+
 def test_checkpoint_holds_no_frozen_weight(data, folders, tmp_path):
     config = dataclasses.replace(SMALL, encoder=str(folders["bert"]), adapter="lora")
     counting = DyingProgress(0)
