@@ -45,6 +45,7 @@ from trainer.data.export import write_snapshot
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import SplitConfig, make_splits
 from trainer.data.synthetic import SETTINGS
+from trainer.fit.adapters import adapt
 from trainer.fit.build import build_classifier
 from trainer.fit.checkpoint import Checkpointer
 from trainer.fit.config import FitConfig
@@ -126,8 +127,8 @@ def compare(snapshot: Snapshot, config: FitConfig, scratch: Path) -> dict[str, A
         config,
     )
     twin = copy.deepcopy(model)
-    training = Training(snapshot, splits, config, model, tokenizer)
-    judge = Training(snapshot, splits, config, twin, tokenizer)
+    training = Training(snapshot, splits, config, model, tokenizer, adapt(model, config))
+    judge = Training(snapshot, splits, config, twin, tokenizer, adapt(twin, config))
     sides = {
         "trainer": trainer_passes(training, config, scratch),
         "textbook": textbook_passes(judge, config),

@@ -99,7 +99,7 @@ class EnsembleConfig:
     """``bert``, ``gbm``, ``stack``: which may be chosen; name one to have it."""
     members: tuple[str, ...] = tuple(MEMBER_FILES)
     """Models that a stack may weigh."""
-    shrinkage: float = 0.05
+    shrinkage: float = 0.02
     """Pull of the stack's weights towards equal shares, per validation row."""
 
     def __post_init__(self) -> None:

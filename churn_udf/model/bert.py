@@ -1,12 +1,13 @@
 """BERT without padding: the tokens of all texts in one matrix.
 
 Parameter names are those of ``transformers.BertModel``, so weights move both ways unchanged
-(parity is a test). Every dense layer runs on all tokens at once; attention runs within each
-text, by one call per group of equal length; the last layer is computed for the first token of
-each text alone, as nothing else is read. Architecture: Devlin et al. 2019.
+(parity is a test). RoBERTa is the same but for its first position, ELECTRA but for embeddings
+that may be narrower than the layers. Every dense layer runs on all tokens at once; attention
+runs within each text, by one call per group of equal length; the last layer is computed for the
+first token of each text alone, as nothing else is read. Architecture: Devlin et al. 2019.
 
 Shape suffixes: N tokens of all texts, B texts, T tokens of a text, D hidden, H heads,
-K head width.
+K head width, P tokens of a learned prefix.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from churn_udf.model.adapters import KeyValuePrefix
+from churn_udf.model.families import position_offset
+
 INITIALIZER_STD = 0.02
+
+
+def embedding_width(config: Mapping[str, Any]) -> int:
+    """Return the width of the embeddings, ELECTRA's ``embedding_size`` or the layers' width."""
+    is_electra = config["model_type"] == "electra"
+    return int(config["embedding_size"] if is_electra else config["hidden_size"])
 
 
 class _Embeddings(nn.Module):
@@ -26,22 +36,25 @@ class _Embeddings(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        hidden = config["hidden_size"]
+        width = embedding_width(config)
         self.word_embeddings = nn.Embedding(
-            config["vocab_size"], hidden, padding_idx=config.get("pad_token_id", 0)
+            config["vocab_size"], width, padding_idx=config.get("pad_token_id", 0)
         )
-        self.position_embeddings = nn.Embedding(config["max_position_embeddings"], hidden)
-        self.token_type_embeddings = nn.Embedding(config["type_vocab_size"], hidden)
-        self.LayerNorm = nn.LayerNorm(hidden, eps=config["layer_norm_eps"])
+        self.position_embeddings = nn.Embedding(config["max_position_embeddings"], width)
+        self.token_type_embeddings = nn.Embedding(config["type_vocab_size"], width)
+        self.LayerNorm = nn.LayerNorm(width, eps=config["layer_norm_eps"])
+        self.position_offset = position_offset(config)
+        self.has_segments = config["type_vocab_size"] > 1
         self.dropout = nn.Dropout(config["hidden_dropout_prob"])
 
     def forward(
         self, ids_N: torch.Tensor, positions_N: torch.Tensor, segments_N: torch.Tensor
     ) -> torch.Tensor:
+        known_N = segments_N if self.has_segments else torch.zeros_like(segments_N)
         embedded_ND = (
             self.word_embeddings(ids_N)
-            + self.token_type_embeddings(segments_N)
-            + self.position_embeddings(positions_N)
+            + self.token_type_embeddings(known_N)
+            + self.position_embeddings(positions_N + self.position_offset)
         )
         normed: torch.Tensor = self.dropout(self.LayerNorm(embedded_ND))
         return normed
@@ -58,6 +71,7 @@ class _SelfAttention(nn.Module):
         self.key = nn.Linear(hidden, hidden)
         self.value = nn.Linear(hidden, hidden)
         self.dropout_probability = float(config["attention_probs_dropout_prob"])
+        self.prefix: KeyValuePrefix | None = None
 
     def forward(
         self, hidden_ND: torch.Tensor, layout: PackedLayout, *, first_only: bool
@@ -69,13 +83,15 @@ class _SelfAttention(nn.Module):
         sizes = [count * length for count, length in layout.groups]
         query_sizes = [count for count, _ in layout.groups] if first_only else sizes
         parts = zip(queries.split(query_sizes), keys.split(sizes), values.split(sizes), strict=True)
-        outputs = []
+        outputs, prefix = [], self.prefix
         for (count, length), (query, key, value) in zip(layout.groups, parts, strict=True):
             query_length = 1 if first_only else length
+            text_keys = self._heads(key, count, length)
+            text_values = self._heads(value, count, length)
             attended = functional.scaled_dot_product_attention(
                 self._heads(query, count, query_length),
-                self._heads(key, count, length),
-                self._heads(value, count, length),
+                text_keys if prefix is None else prefix.before(text_keys, 0),
+                text_values if prefix is None else prefix.before(text_values, 1),
                 dropout_p=self.dropout_probability if self.training else 0.0,
             )
             outputs.append(attended.transpose(1, 2).reshape(count * query_length, -1))
@@ -144,12 +160,19 @@ class PackedLayout:
 
 
 class PackedBert(nn.Module):
-    """BERT over packed texts; built from a transformers BERT configuration mapping."""
+    """BERT, RoBERTa or ELECTRA over packed texts.
+
+    Args:
+        config: A transformers configuration of such a family, as a mapping.
+    """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.hidden_size = int(config["hidden_size"])
         self.embeddings = _Embeddings(config)
+        width = embedding_width(config)
+        is_narrow = width != self.hidden_size
+        self.embeddings_project = nn.Linear(width, self.hidden_size) if is_narrow else None
         layers = [_Layer(config) for _ in range(config["num_hidden_layers"])]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
 
@@ -163,6 +186,13 @@ class PackedBert(nn.Module):
                         module.bias.zero_()
                 if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                     module.weight[module.padding_idx].zero_()
+
+    def attach_prefix(self, num_tokens: int) -> None:
+        """Let every layer attend to ``num_tokens`` learned keys and values before each text."""
+        for attention in self.modules():
+            if isinstance(attention, _SelfAttention):
+                width = self.hidden_size // attention.num_heads
+                attention.prefix = KeyValuePrefix(num_tokens, attention.num_heads, width)
 
     def forward(
         self,
@@ -185,6 +215,8 @@ class PackedBert(nn.Module):
         """
         layout = PackedLayout(lengths, ids_N.device)
         hidden = self.embeddings(ids_N, layout.positions_N, segments_N)
+        if self.embeddings_project is not None:
+            hidden = self.embeddings_project(hidden)
         layers = list(self.encoder["layer"].children())
         for layer in layers[:-1]:
             hidden = layer(hidden, layout, first_only=False)

@@ -37,7 +37,7 @@ class ChurnClassifier(nn.Module):
         super().__init__()
         self.config = config
         num_features, code_width = len(config.features), config.num_bins + 1
-        self.encoder = build_encoder(config.encoder)
+        self.encoder = build_encoder(config.encoder, config.adapter)
         self.coding = PiecewiseLinearEncoding(num_features, config.num_bins)
         self.text_projection = nn.Sequential(
             nn.Linear(self.encoder.hidden_size, config.text_dim), nn.LayerNorm(config.text_dim)
@@ -69,7 +69,7 @@ class ChurnClassifier(nn.Module):
     def encode_text(
         self, ids_N: torch.Tensor, segments_N: torch.Tensor, lengths: Sequence[int]
     ) -> torch.Tensor:
-        """Return (B, D) float32 states of the texts' first tokens; the mean if none is read."""
+        """Return (B, D) float32 states that stand for the texts; their mean if none is read."""
         if not self.reads_text:
             return self.mean_text_D.expand(len(lengths), -1)
         pooled: torch.Tensor = self.encoder(ids_N, segments_N, lengths)

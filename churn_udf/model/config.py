@@ -39,6 +39,8 @@ class ModelConfig:
     """Longest input in tokens, special tokens counted."""
     max_review_tokens: int = 40
     """Tokens of ``max_tokens`` that reviews may take when the behaviour needs the rest."""
+    adapter: Mapping[str, Any] | None = None
+    """An adapter that could not be merged into the encoder; see ``encoder.attach_adapter``."""
     modality: str = FUSED
     """One of ``MODALITIES``."""
 

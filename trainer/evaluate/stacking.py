@@ -23,7 +23,7 @@ NUM_FOLDS = 5
 MIN_WEIGHT = 0.02
 """A member with less is left out: it costs time and changes no score that anyone would notice."""
 
-_PRIOR_SHARES = {BERT: 1.0, GBM: 1.0, "logistic": 1.0, "rfm_logistic": 0.5}
+_PRIOR_SHARES = {BERT: 1.0, GBM: 1.0, "logistic": 1.0, "rfm_logistic": 0.25}
 _MARGIN = 2e-4  # nats per row: of two kinds that fit alike, the one with more members is sturdier
 
 
@@ -45,7 +45,7 @@ def choose_ensemble(
     user_ids_N: AnyArray,
     *,
     kinds: Sequence[str] = KINDS,
-    shrinkage: float = 0.05,
+    shrinkage: float = 0.02,
     seed: int = 0,
 ) -> EnsembleChoice:
     """Pick the kind with the lowest log loss on validation rows, at the best intercept.

@@ -15,6 +15,7 @@ from churn_udf.model.bert import PackedBert
 from churn_udf.model.classifier import ChurnClassifier
 from churn_udf.model.config import ModelConfig
 from churn_udf.model.encoder import PaddedEncoder
+from churn_udf.model.families import find_family, most_tokens
 from churn_udf.tokenization import SPECIAL_WORDS, HuggingFaceTokenizer, Tokenizer
 from trainer.errors import ConfigError
 from trainer.fit.config import COMPACT, FitConfig
@@ -47,8 +48,7 @@ def build_classifier(
         tokenizer = learn_vocabulary(behavior_texts, review_texts, config)
         encoder_config = compact_encoder_config(tokenizer.vocabulary_size, config)
     else:
-        pretrained, tokenizer = _load_pretrained(config)
-        encoder_config = pretrained.config.to_dict()  # type: ignore[operator, union-attr]
+        pretrained, encoder_config, tokenizer = _load_pretrained(config)
     model_config = ModelConfig(
         encoder=encoder_config,
         features=features,
@@ -90,12 +90,22 @@ def compact_encoder_config(vocabulary_size: int, config: FitConfig) -> dict[str,
     }
 
 
-def _load_pretrained(config: FitConfig) -> tuple[torch.nn.Module, Tokenizer]:
-    """Load encoder and tokenizer through transformers."""
-    from transformers import AutoModel, AutoTokenizer
+NOT_OF_THE_MODEL = frozenset(
+    {"_name_or_path", "architectures", "dtype", "id2label", "label2id", "transformers_version"}
+)
+"""Entries of a transformers configuration that tell of a file, a task or a place."""
+
+
+def _load_pretrained(config: FitConfig) -> tuple[torch.nn.Module, dict[str, Any], Tokenizer]:
+    """Load encoder, its configuration and its tokenizer through transformers."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     try:
-        model = AutoModel.from_pretrained(config.encoder)
+        encoder_config = AutoConfig.from_pretrained(config.encoder).to_dict()
+        find_family(encoder_config)
+        model, report = AutoModel.from_pretrained(
+            config.encoder, dtype=torch.float32, output_loading_info=True
+        )
         loaded = AutoTokenizer.from_pretrained(config.encoder, use_fast=True)
         text = loaded.backend_tokenizer.to_str()
     except Exception as error:
@@ -105,34 +115,51 @@ def _load_pretrained(config: FitConfig) -> tuple[torch.nn.Module, Tokenizer]:
             f"{COMPACT!r}, a folder with config.json, weights and tokenizer.json, or a hub id "
             "that this machine can reach"
         ) from error
-    first = loaded.cls_token_id if loaded.cls_token_id is not None else loaded.bos_token_id
-    last = loaded.sep_token_id if loaded.sep_token_id is not None else loaded.eos_token_id
-    if first is None or last is None:
+    missing = [name for name in sorted(report["missing_keys"]) if "pooler" not in name]
+    if missing:
         raise ConfigError(
-            f"fit.encoder {config.encoder!r} has a tokenizer without opening or closing token; "
-            "allowed: encoders with [CLS]/[SEP], <s>/</s> or the like"
+            f"fit.encoder {config.encoder!r} lacks weights {missing[:5]}; it is not a whole model"
         )
-    limit = int(getattr(model.config, "max_position_embeddings", config.max_tokens))
-    if config.max_tokens > limit:
+    limit = most_tokens(encoder_config)
+    if limit is not None and config.max_tokens > limit:
         raise ConfigError(
             f"fit.max_tokens is {config.max_tokens}; {config.encoder!r} reads at most {limit}"
         )
+    if len(loaded) > encoder_config["vocab_size"]:
+        raise ConfigError(
+            f"fit.encoder {config.encoder!r} has {encoder_config['vocab_size']} words, its "
+            f"tokenizer {len(loaded)}; allowed: the tokenizer that the encoder was trained with"
+        )
+    first, last, masked = _special_ids(loaded, config.encoder)
     tokenizer = HuggingFaceTokenizer(
         text,
-        first_id=int(first),
-        separator_id=int(last),
-        masked_id=int(loaded.mask_token_id if loaded.mask_token_id is not None else last),
+        first_id=first,
+        separator_id=last,
+        masked_id=masked,
         max_tokens=config.max_tokens,
         max_review_tokens=config.max_review_tokens,
     )
-    return model, tokenizer
+    kept = {name: item for name, item in encoder_config.items() if name not in NOT_OF_THE_MODEL}
+    return model, kept, tokenizer
+
+
+def _special_ids(loaded: Any, name: str) -> tuple[int, int, int]:
+    """Return opening, closing and mask id; where there is no such token another stands in."""
+    openers = (loaded.cls_token_id, loaded.bos_token_id)
+    closers = (loaded.sep_token_id, loaded.eos_token_id)
+    first = next((item for item in (*openers, *closers) if item is not None), None)
+    last = next((item for item in (*closers, *openers) if item is not None), None)
+    if first is None or last is None:
+        raise ConfigError(
+            f"fit.encoder {name!r} has a tokenizer without opening or closing token; "
+            "allowed: encoders with [CLS]/[SEP], <s>/</s>, <|endoftext|> or the like"
+        )
+    masked = loaded.mask_token_id if loaded.mask_token_id is not None else last
+    return int(first), int(last), int(masked)
 
 
 def _copy_pretrained(pretrained: torch.nn.Module, model: ChurnClassifier) -> None:
     """Move the weights of a transformers model into the classifier's encoder."""
     target = model.encoder.inner if isinstance(model.encoder, PaddedEncoder) else model.encoder
     loaded = target.load_state_dict(pretrained.state_dict(), strict=False)
-    if loaded.missing_keys:
-        raise ConfigError(
-            f"fit.encoder lacks weights {loaded.missing_keys[:5]}; it is not a whole model"
-        )
+    assert not loaded.missing_keys, loaded.missing_keys

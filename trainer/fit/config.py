@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from churn_udf.model.config import FUSED, MODALITIES, NUMERIC
 from trainer.errors import ConfigError
@@ -16,6 +17,30 @@ EQUAL_SIZE, KAMIRAN_CALDERS = "equal_size", "kamiran_calders"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterSettings:
+    """Size of an adapter and how fast it learns; None where a kind has no such thing."""
+
+    rank: int | None = None
+    """Rank, width of a bottleneck, or tokens of a prefix."""
+    alpha: float | None = None
+    """LoRA's change of a weight is scaled by alpha / rank."""
+    dropout: float | None = None
+    """Dropout inside the adapter."""
+    learning_rate: float
+    """Peak learning rate."""
+
+
+ADAPTERS: Mapping[str, AdapterSettings] = {
+    "lora": AdapterSettings(rank=8, alpha=16.0, dropout=0.05, learning_rate=5e-4),
+    "adalora": AdapterSettings(rank=8, alpha=16.0, dropout=0.05, learning_rate=1e-3),
+    "ia3": AdapterSettings(learning_rate=5e-3),
+    "bottleneck": AdapterSettings(rank=32, dropout=0.05, learning_rate=1e-3),
+    "prefix": AdapterSettings(rank=16, learning_rate=5e-3),
+}
+"""Defaults of each ``fit.adapter`` but none."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class FitConfig:
     """How a model is built and trained. Counts are in examples unless said otherwise."""
 
@@ -24,6 +49,16 @@ class FitConfig:
     modality: str = FUSED
     """``fused``; ``text``: the numbers are always shown as their mean; ``numeric``: the text is,
     and no text is read, in training or scoring. For ablations."""
+    adapter: str = "none"
+    """How a pretrained encoder is fine-tuned: ``none`` trains all of it; ``lora``, ``adalora``,
+    ``ia3``, ``bottleneck`` and ``prefix`` train few new weights and freeze the rest."""
+    adapter_rank: int | None = None
+    """Rank of LoRA and (on average, at the end) of AdaLoRA, width of a bottleneck, tokens of a
+    prefix; null: 8, 8, 32, 16."""
+    adapter_alpha: float | None = None
+    """LoRA's and AdaLoRA's change of a weight is scaled by alpha / rank; null: 16."""
+    adapter_dropout: float | None = None
+    """Dropout inside LoRA, AdaLoRA and bottlenecks; null: 0.05."""
     seed: int = 0
     """Seed of weights, order, masking and dropout."""
     device: str = "auto"
@@ -83,7 +118,8 @@ class FitConfig:
     numeric_tuning_rate: float = 1e-5
     """Peak learning rate of the numeric branch in fine-tuning, where it is trained already."""
     encoder_learning_rate: float | None = None
-    """Peak learning rate of the encoder; null: 5e-4 compact, 5e-5 pretrained."""
+    """Peak learning rate of the encoder; null: 5e-4 compact, 5e-5 pretrained; of an adapter 5e-4
+    lora, 1e-3 adalora and bottleneck, 5e-3 ia3 and prefix."""
     weight_decay: float = 0.02
     """AdamW's decoupled decay of matrices."""
     warmup_share: float = 0.1
@@ -155,6 +191,7 @@ class FitConfig:
             "group_reweighting_rule": (EQUAL_SIZE, KAMIRAN_CALDERS),
             "sampling": SAMPLINGS,
             "modality": MODALITIES,
+            "adapter": ("none", *ADAPTERS),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -224,11 +261,49 @@ class FitConfig:
         self._require("max_review_tokens", fits, "at most fit.max_tokens - 8")
         even = self.hidden_size % self.num_heads == 0
         self._require("hidden_size", even, "a multiple of fit.num_heads")
+        self._check_adapter()
+
+    @property
+    def adapter_settings(self) -> AdapterSettings:
+        """The settings of ``fit.adapter`` with its defaults; there must be one."""
+        defaults = ADAPTERS[self.adapter]
+        given = {
+            "rank": self.adapter_rank,
+            "alpha": self.adapter_alpha,
+            "dropout": self.adapter_dropout,
+            "learning_rate": self.encoder_learning_rate,
+        }
+        changes = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(defaults, **changes)  # type: ignore[arg-type]
 
     @property
     def peak_encoder_rate(self) -> float:
-        """Peak learning rate of the encoder, the default resolved."""
+        """Peak learning rate of what is trained of the encoder."""
+        if self.adapter != "none":
+            return self.adapter_settings.learning_rate
         return self.encoder_learning_rate or (5e-4 if self.encoder == COMPACT else 5e-5)
+
+    def _check_adapter(self) -> None:
+        """Check that the adapter's settings fit it and the encoder."""
+        if self.adapter != "none" and self.encoder == COMPACT:
+            raise ConfigError(
+                f"fit.adapter is {self.adapter!r} with fit.encoder {COMPACT!r}, which has no "
+                "pretrained weights to keep; allowed: none, or a pretrained fit.encoder"
+            )
+        for name in ("rank", "alpha", "dropout"):
+            value = getattr(self, f"adapter_{name}")
+            if value is None:
+                continue
+            users = [kind for kind, item in ADAPTERS.items() if getattr(item, name) is not None]
+            if self.adapter not in users:
+                raise ConfigError(
+                    f"fit.adapter_{name} is {value} with fit.adapter {self.adapter!r}, which has "
+                    f"none; allowed: null, or fit.adapter {', '.join(users)}"
+                )
+            if name == "dropout":
+                self._require("adapter_dropout", 0 <= value < 1, "0 or more and below 1")
+            else:
+                self._require(f"adapter_{name}", value > 0, "above 0")
 
     def _check_pairs(self) -> None:
         """Refuse settings that another one would silence."""

@@ -81,6 +81,8 @@ def pretrain_once(
     Raises:
         TrainingDivergedError: The loss is not finite.
     """
+    if not stages:
+        return
     if encoders is not None and encoders.load(key, encoder):
         return
     done = [runner.run(index, make_stage()) for index, make_stage in stages]

@@ -18,6 +18,7 @@ from churn_udf.contracts.bundle import TOKENIZER_DIR
 from churn_udf.model.config import TEXT as TEXT_ALONE
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
+from trainer.fit.adapters import adapt
 from trainer.fit.build import build_classifier
 from trainer.fit.checkpoint import Checkpointer
 from trainer.fit.config import COMPACT, FitConfig
@@ -101,6 +102,7 @@ def fit_model(
         model, tokenizer = build_classifier(
             *texts, snapshot.feature_matrix[splits.train], snapshot.features, config
         )
+        adapter = adapt(model, config)
     runner = StageRunner(
         config,
         Checkpointer(run_dir / "checkpoint", config.checkpoint_seconds),
@@ -109,7 +111,8 @@ def fit_model(
         history_path=run_dir / "history.jsonl",
         on_log=on_log,
     )
-    training = Training(snapshot, splits, config, model, tokenizer, targets)
+    training = Training(snapshot, splits, config, model, tokenizer, adapter, targets)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     shift = int(config.contrastive_epochs > 0)  # leaves seeds as they are where it is left out
     if model.reads_text:
         stages = [(MASKED, training.masked_stage)] if config.encoder == COMPACT else []
@@ -124,6 +127,7 @@ def fit_model(
         supervised.append((JOINT + shift, training.joint_stage()))
     for index, stage in supervised:
         runner.run(index, earlier.repeat(stage) if earlier else stage)
+    adapter.finish()
     if model.reads_text:
         training.set_typical_text()
     offset = training.correct_base_rate()
@@ -134,6 +138,8 @@ def fit_model(
     runner.checkpointer.clear()
     facts = {
         "encoder": config.encoder,
+        "adapter": config.adapter,
+        "trained_parameters": trainable,
         "parameters": sum(p.numel() for p in model.parameters()),
         "encoder_parameters": sum(p.numel() for p in model.encoder.parameters()),
         "vocabulary_size": tokenizer.vocabulary_size,

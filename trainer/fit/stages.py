@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,19 @@ LogRow = Callable[[Mapping[str, Any]], None]
 """Takes a row of the history as it comes; what it raises ends training."""
 
 
+class StepHook(Protocol):
+    """What looks on after every step; its state is checkpointed."""
+
+    def after_step(self, step: int, total: int) -> None:
+        """Look at parameters and gradients after step ``step`` of ``total``."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what ``restore`` takes up."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """What one stage trains and on what."""
@@ -34,7 +47,7 @@ class Stage:
     module: nn.Module
     """Holds every parameter the stage changes; its state is checkpointed."""
     parameter_groups: Sequence[dict[str, Any]]
-    """AdamW groups, each with ``params`` and peak ``lr``."""
+    """AdamW groups, each with ``params``, peak ``lr`` and, if not ``fit.weight_decay``, its own."""
     epochs: int
     """Passes; 0 leaves the stage out."""
     plan: Callable[[int], list[IntArray]]
@@ -45,6 +58,8 @@ class Stage:
     """Returns metrics with ``valid_loss``, lower is better; None looks at nothing."""
     stop_epoch: float = math.inf
     """Where to stop although the schedule goes on: where an earlier fit was at its best."""
+    hook: StepHook | None = None
+    """Follows the steps and keeps a state of its own."""
 
 
 class StageRunner:
@@ -107,10 +122,10 @@ class StageRunner:
         if resumed and resumed["index"] == index:
             state.restore(resumed, stage, optimizer)
             self._resumed = None
-        state.average = state.average or copy.deepcopy(stage.module.state_dict())
+        state.average = state.average or copy.deepcopy(trained_state(stage.module))
         if stage.epochs and not state.is_done:
             self._train(index, stage, optimizer, state)
-            stage.module.load_state_dict(state.best or state.average)
+            load_trained(stage.module, state.best or state.average)
         state.is_done = True
         self._save(index, stage, optimizer, state)
         return True
@@ -135,6 +150,8 @@ class StageRunner:
                     set_learning_rates(optimizer, done, self.config.warmup_share)
                     loss = self.step(stage, optimizer, parameters, batch, state)
                     state.step += 1
+                    if stage.hook:
+                        stage.hook.after_step(state.num_steps, stage.epochs * len(batches))
                     step.advance(len(batch), loss=f"{state.mean_loss(loss):.4f}")
                     if stage.evaluate and state.step in looks:
                         self._evaluate(stage, state, state.passed(batches))
@@ -175,11 +192,11 @@ class StageRunner:
         """Look at the validation split with the averaged weights and keep the best."""
         assert stage.evaluate is not None
         assert state.average is not None
-        current = copy.deepcopy(stage.module.state_dict())
-        stage.module.load_state_dict(state.average)
+        current = copy.deepcopy(trained_state(stage.module))
+        load_trained(stage.module, state.average)
         stage.module.eval()
         metrics = stage.evaluate()
-        stage.module.load_state_dict(current)
+        load_trained(stage.module, current)
         if metrics["valid_loss"] < state.best_loss - 1e-5:
             state.best_loss, state.bad_looks = metrics["valid_loss"], 0
             state.best = copy.deepcopy(state.average)
@@ -212,7 +229,8 @@ class StageRunner:
                 "run_key": self.run_key,
                 "stage": stage.name,
                 "index": index,
-                "module": stage.module.state_dict(),
+                "module": trained_state(stage.module),
+                "hook": stage.hook.state() if stage.hook else {},
                 "optimizer": optimizer.state_dict(),
                 "random": torch.get_rng_state(),
                 "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -243,7 +261,7 @@ class StageState:
     @classmethod
     def starting_at(cls, module: nn.Module) -> StageState:
         """Return the state before the first step; the average starts at the weights."""
-        return cls(average=copy.deepcopy(module.state_dict()))
+        return cls(average=copy.deepcopy(trained_state(module)))
 
     def mean_loss(self, loss: float) -> float:
         """Add a loss and return the mean of the last hundred."""
@@ -260,7 +278,7 @@ class StageState:
         weight = 1.0 - min(decay, (1.0 + self.num_steps) / (10.0 + self.num_steps))
         moving = {
             name: value
-            for name, value in module.state_dict().items()
+            for name, value in trained_state(module).items()
             if value.dtype == torch.float32
         }
         with torch.no_grad():
@@ -278,7 +296,9 @@ class StageState:
         """Take up a checkpoint: state, weights, optimizer and random numbers."""
         for field in dataclasses.fields(self):
             setattr(self, field.name, saved[field.name])
-        stage.module.load_state_dict(saved["module"])
+        load_trained(stage.module, saved["module"])
+        if stage.hook:
+            stage.hook.restore(saved["hook"])
         devices = {name: value.device for name, value in stage.module.state_dict().items()}
         for kept in (self.best or {}, self.average or {}):
             for name, value in kept.items():
@@ -289,13 +309,25 @@ class StageState:
             torch.cuda.set_rng_state_all(saved["cuda_random"])
 
 
+def trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the state of a module without its frozen parameters, which every run loads anew."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    frozen = {name for name, value in parameters if not value.requires_grad}
+    return {name: value for name, value in module.state_dict().items() if name not in frozen}
+
+
+def load_trained(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Load what ``trained_state`` returned; frozen parameters stay as they are."""
+    module.load_state_dict({**module.state_dict(), **state})
+
+
 def make_optimizer(groups: Sequence[dict[str, Any]], config: FitConfig) -> torch.optim.Optimizer:
     """Return AdamW that decays matrices but neither biases nor norms."""
     split = []
     for group in groups:
         for decays in (True, False):
             chosen = [p for p in group["params"] if (p.ndim > 1) == decays]
-            decay = config.weight_decay if decays else 0.0
+            decay = group.get("weight_decay", config.weight_decay) if decays else 0.0
             if chosen:
                 rate = group["lr"]
                 split.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from churn_udf.tokenization import TokenBatch, Tokenizer
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
 from trainer.evaluate.base_rates import shifted_log_loss
+from trainer.fit.adapters import Adapter
 from trainer.fit.config import FINE_TUNE, FitConfig
 from trainer.fit.contrastive import contrastive_stage
 from trainer.fit.data import TokenReader, shuffled_batches, valid_sample
@@ -44,10 +46,12 @@ class Training:
         config: FitConfig,
         model: ChurnClassifier,
         tokenizer: Tokenizer,
+        adapter: Adapter,
         targets: Targets | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.config = config
+        self.adapter = adapter
         self.splits = splits
         self.tokenizer = tokenizer
         self.device = resolve_device(config.device)
@@ -171,17 +175,25 @@ class Training:
             no_codes = (fate > 1 - config.numeric_dropout)[:, None, None]
             text = torch.where(no_text, model.mean_text_D, text)
             codes = torch.where(no_codes, model.mean_codes_FC, self._codes(rows))
-            return self._label_loss(model.fuse(text, codes), rows)
+            label_loss = self._label_loss(model.fuse(text, codes), rows)
+            penalty = self.adapter.penalty()
+            return label_loss if penalty is None else label_loss + penalty
 
         encoder = list(model.encoder.parameters())
         numeric = [*model.wide.parameters(), *model.numeric_projection.parameters()]
         known = {id(p) for p in (*encoder, *numeric)}
         rest = [p for p in model.parameters() if id(p) not in known]
+        tuned: dict[str, Any] = {
+            "params": [p for p in encoder if p.requires_grad],
+            "lr": config.peak_encoder_rate,
+        }
+        if config.adapter != "none":
+            tuned["weight_decay"] = 0.0  # it would pull IA³'s scales from one to zero
         return Stage(
             name=FINE_TUNE,
             module=model,
             parameter_groups=[
-                {"params": encoder, "lr": config.peak_encoder_rate},
+                tuned,
                 {"params": numeric, "lr": config.numeric_tuning_rate},
                 {"params": rest, "lr": config.learning_rate},
             ],
@@ -189,6 +201,7 @@ class Training:
             plan=plan,
             loss=loss,
             evaluate=lambda: self._evaluate(with_text=True),
+            hook=self.adapter,
         )
 
     def _passes(self, least: int, num_rows: int, most_examples: int) -> int:
