@@ -52,6 +52,57 @@ def split_table(splits: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def backtest_table(document: Mapping[str, Any]) -> str:
+    """Return quality and calibration of the model in charge at each tested cutoff.
+
+    Args:
+        document: Of ``trainer.backtest.backtest``.
+    """
+    lines = [
+        f"{'cutoff':<12}{'rows':>8}{'churned':>9}{'said':>7}{'age':>6}{'AUROC':>8}{'log loss':>10}"
+        f"{'ECE':>7}  against the best baseline (AUROC)"
+    ]
+    for one in document["cutoffs"]:
+        aged = one["in_charge"]
+        metrics = aged["metrics"]
+        against = ""
+        if one["is_trained"]:
+            best = one["best_baseline"]
+            gap = one["differences"].get(one["model"], {}).get("auroc")
+            against = f"{one['model']}, {best}: {gap['value']:+.3f}" if gap else str(one["model"])
+            if gap and gap["low"] is not None:
+                against += f" [{gap['low']:+.3f} {gap['high']:+.3f}]"
+        lines.append(
+            f"{one['cutoff']:<12}{one['rows']:>8,}{one['base_rate']:>9.1%}"
+            f"{aged['mean_probability']:>7.1%}{aged['age_days']:>5}d{_number(metrics['auroc']):>8}"
+            f"{_number(metrics['log_loss']):>10}"
+            f"{_number(metrics['expected_calibration_error']):>7}  {against}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def ageing_table(ages: Sequence[Mapping[str, Any]]) -> str:
+    """Return how much a model loses with age against one trained at the tested cutoff.
+
+    Args:
+        ages: Of ``trainer.backtest.ageing``.
+    """
+    if not ages:
+        return "no model was tested beside a fresher one: ageing is not known"
+    lines = [f"{'age':>6}{'pairs':>7}{'AUROC lost':>12}{'log loss gained':>17}"]
+    lines += [
+        f"{one['age_days']:>5}d{one['pairs']:>7}{one['auroc_loss']:>+12.4f}"
+        f"{one['log_loss_gain']:>+17.4f}"
+        for one in ages
+    ]
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    """Return three digits, or ``-`` for an undefined value."""
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
 def verdict(metrics: Mapping[str, Any]) -> str:
     """Say how the model stands against its best baseline."""
     best = metrics.get("best_baseline")

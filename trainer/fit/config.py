@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from churn_udf.model.config import FUSED, MODALITIES, NUMERIC
 from trainer.errors import ConfigError
-from trainer.fit.sampling import NONE, SAMPLINGS
 
 COMPACT = "compact"
+NONE, OVER, UNDER = "none", "over", "under"
+SAMPLINGS = (NONE, OVER, UNDER)
 FINE_TUNE = "fine-tune"
 """Name of the last stage, whose best validation loss is that of the model kept."""
 NO_REWEIGHTING = "none"
@@ -102,7 +103,7 @@ class FitConfig:
     """Passes that train the numeric branch alone, before the text joins; 0 leaves it out."""
     max_numeric_examples: int = 150_000
     """Labelled examples a numeric pass reads, drawn anew each pass."""
-    numeric_learning_rate: float = 2e-3
+    numeric_learning_rate: float = 5e-4
     """Peak learning rate of the numeric passes."""
     epochs: int = 2
     """Passes of joint fine-tuning; more on small data, see ``min_examples``."""

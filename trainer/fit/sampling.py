@@ -9,11 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from trainer.fit.config import NONE, OVER
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-
-NONE, OVER, UNDER = "none", "over", "under"
-SAMPLINGS = (NONE, OVER, UNDER)
 
 
 def draw_rows(rows: IntArray, count: int, generator: np.random.Generator) -> IntArray:

@@ -32,7 +32,9 @@ from trainer.fit.targets import Targets
 IntArray = npt.NDArray[np.int64]
 MIN_WIDTH_FOR_CPU_BF16 = 256
 MEAN_TEXT_ROWS = 2_000
-NUMERIC_BATCH = 512
+NUMERIC_BATCHES = 16  # of a pass over few rows, which must not be one step
+MAX_NUMERIC_BATCH = 512
+MIN_NUMERIC_BATCH = 32
 MAX_PASS_FACTOR = 10
 
 
@@ -133,7 +135,8 @@ class Training:
         def plan(epoch: int) -> list[IntArray]:
             generator = np.random.default_rng([config.seed, 4, epoch])
             rows = self.sampler.draw(config.max_numeric_examples, generator)
-            return np.array_split(rows, max(1, len(rows) // NUMERIC_BATCH))
+            size = np.clip(len(rows) // NUMERIC_BATCHES, MIN_NUMERIC_BATCH, MAX_NUMERIC_BATCH)
+            return np.array_split(rows, max(1, len(rows) // int(size)))
 
         def loss(batch: IntArray, epoch: int, step: int) -> torch.Tensor:
             codes = self._codes(batch)
