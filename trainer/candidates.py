@@ -25,7 +25,9 @@ from trainer.data.splits import Splits
 from trainer.evaluate import BaselineResult, BaselineRows, fit_baselines, fit_calibrator
 from trainer.evaluate.base_rates import base_rate_offset
 from trainer.evaluate.stacking import EnsembleChoice, choose_ensemble
+from trainer.fit.config import NO_REWEIGHTING
 from trainer.fit.refit import Fits, planned_refits
+from trainer.fit.reweighting import example_weights
 from trainer.progress import Progress
 from trainer.runs import Run
 
@@ -158,7 +160,8 @@ def write_shipped(
         result = found.baselines[BASELINE_OF_MEMBER[member]]
         text = result.model_text
         if rows and not np.array_equal(rows[0], splits.refit):
-            text = result.recipe.fit(baseline_rows(snapshot, rows[0])).model_text
+            newest = training_rows(run.config, snapshot, splits, rows[0])
+            text = result.recipe.fit(newest).model_text
         assert text is not None
         (run.model_dir / MEMBER_FILES[member]).write_text(text, encoding="utf-8")
     ensemble = found.choice.ensemble.to_json()
@@ -195,6 +198,17 @@ def shipped_calibrator(
         config.evaluate.base_rate, calibrator, logits, snapshot.labels[rows], upcoming
     )
     return dataclasses.replace(calibrator, offset=offset)
+
+
+def training_rows(
+    config: TrainConfig, snapshot: Snapshot, splits: Splits, rows: IntArray
+) -> BaselineRows:
+    """Return rows to fit on, weighted where ``fit.group_reweighting`` asks for it."""
+    found = baseline_rows(snapshot, rows)
+    if config.fit.group_reweighting == NO_REWEIGHTING:
+        return found
+    weights = example_weights(snapshot, dataclasses.replace(splits, train=rows), config.fit)
+    return dataclasses.replace(found, weights_N=weights[rows])
 
 
 def baseline_rows(snapshot: Snapshot, rows: IntArray) -> BaselineRows:
@@ -257,19 +271,18 @@ def _fit_baselines(
     """Fit the baselines asked for and those that are members, on the same rows and features."""
     members = [BASELINE_OF_MEMBER[name] for name in config.ensemble.members if name != BERT]
     wanted = list(dict.fromkeys([*config.evaluate.baselines, *members]))
-    rows = {name: baseline_rows(snapshot, getattr(splits, name)) for name in ("train", "valid")}
     has_refit = config.fit.refit != "none" and not np.array_equal(splits.refit, splits.train)
     with progress.step("baselines", total=len(wanted), unit="models") as step:
         return fit_baselines(
-            rows["train"],
-            rows["valid"],
+            training_rows(config, snapshot, splits, splits.train),
+            baseline_rows(snapshot, splits.valid),
             baseline_rows(snapshot, splits.test),
             snapshot.feature_names,
             config.evaluate.rfm,
             config.fit.seed,
             wanted,
             lambda title: step.advance(1, model=title),
-            refit=baseline_rows(snapshot, splits.refit) if has_refit else None,
+            refit=training_rows(config, snapshot, splits, splits.refit) if has_refit else None,
             base_rate=config.evaluate.base_rate,
             horizon_days=float(snapshot.model_settings.horizon_days),
             gap_days=float(snapshot.model_settings.gap_days),

@@ -18,6 +18,7 @@ def fit_logistic(
     ridge_F: FloatArray,
     centre_F: FloatArray | None = None,
     lower_F: FloatArray | None = None,
+    weights_N: FloatArray | None = None,
 ) -> FloatArray:
     """Fit coefficients that minimise log loss plus ridge / 2 * (coefficient - centre)^2, summed.
 
@@ -30,6 +31,7 @@ def fit_logistic(
         ridge_F: (F,) > 0, penalty per coefficient.
         centre_F: (F,) where the penalty pulls to; zeros when None.
         lower_F: (F,) lower bounds; none when None.
+        weights_N: (N,) >= 0, how much each row counts; ones when None.
 
     Returns:
         (F,) coefficients.
@@ -37,6 +39,7 @@ def fit_logistic(
     num_features = design_NF.shape[1]
     centre = np.zeros(num_features) if centre_F is None else centre_F
     lower = np.full(num_features, -np.inf) if lower_F is None else lower_F
+    weights = np.ones(labels_N.size) if weights_N is None else weights_N
     fixed = np.zeros(num_features, dtype=bool)
     coefficients: FloatArray = np.maximum(centre, lower)
     while True:
@@ -45,7 +48,7 @@ def fit_logistic(
         if fixed.all():
             return coefficients
         coefficients[~fixed] = _newton(
-            design_NF[:, ~fixed], labels_N, ridge_F[~fixed], centre[~fixed], offset_N
+            design_NF[:, ~fixed], labels_N, ridge_F[~fixed], centre[~fixed], offset_N, weights
         )
         below = ~fixed & (coefficients < lower)
         if not below.any():
@@ -59,20 +62,24 @@ def _newton(
     ridge_F: FloatArray,
     centre_F: FloatArray,
     offset_N: FloatArray,
+    weights_N: FloatArray,
 ) -> FloatArray:
     """Minimise by Newton steps, halved until the loss falls."""
 
     def loss_of(coefficients: FloatArray) -> float:
         logits = offset_N + design_NF @ coefficients
         penalty = 0.5 * float(ridge_F @ (coefficients - centre_F) ** 2)
-        return float(np.sum(np.logaddexp(0.0, logits) - labels_N * logits)) + penalty
+        losses_N = np.logaddexp(0.0, logits) - labels_N * logits
+        return float(weights_N @ losses_N) + penalty
 
     coefficients: FloatArray = centre_F.copy()
     loss = loss_of(coefficients)
     for _ in range(_MAX_STEPS):
         probabilities = sigmoid(offset_N + design_NF @ coefficients)
-        gradient = design_NF.T @ (probabilities - labels_N) + ridge_F * (coefficients - centre_F)
-        curvature_N = probabilities * (1.0 - probabilities)
+        gradient = design_NF.T @ (weights_N * (probabilities - labels_N)) + ridge_F * (
+            coefficients - centre_F
+        )
+        curvature_N = weights_N * probabilities * (1.0 - probabilities)
         hessian = (design_NF.T * curvature_N) @ design_NF + np.diag(ridge_F)
         step = np.linalg.solve(hessian, gradient)
         scale = 1.0

@@ -60,6 +60,8 @@ class BaselineRows:
     """(N,) 0/1."""
     user_ids_N: AnyArray
     """(N,) user ids; calibration keeps the rows of a user together."""
+    weights_N: FloatArray | None = None
+    """(N,) how much each row counts in a fit; None: all the same."""
 
     def __post_init__(self) -> None:
         """Check that the arrays fit together."""
@@ -68,6 +70,8 @@ class BaselineRows:
             raise ValueError(f"features must be ({num_rows}, F); got {self.features_NF.shape}")
         if self.user_ids_N.shape != (num_rows,):
             raise ValueError(f"user ids must be ({num_rows},); got {self.user_ids_N.shape}")
+        if self.weights_N is not None and self.weights_N.shape != (num_rows,):
+            raise ValueError(f"weights must be ({num_rows},); got {self.weights_N.shape}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +117,10 @@ def choose_linear(
         design_ND = inputs.apply(features_NF)
         ridge_D = np.full(design_ND.shape[1], max(1.0, ridge * drawn.size))
         ridge_D[0] = 1e-6
-        coefficients_D = fit_logistic(design_ND, as_labels(rows.labels_N)[drawn], ridge_D)
+        weights_N = None if rows.weights_N is None else rows.weights_N[drawn]
+        coefficients_D = fit_logistic(
+            design_ND, as_labels(rows.labels_N)[drawn], ridge_D, weights_N=weights_N
+        )
         model = LinearModel(columns=names, inputs=inputs, coefficients_D=coefficients_D)
         return Fitted(
             logits_of=lambda features: model.logits(features, feature_names),
@@ -195,6 +202,7 @@ def _dataset(rows: BaselineRows, feature_names: Sequence[str]) -> Any:
     return lightgbm.Dataset(
         _finite_or_nan(rows.features_NF),
         as_labels(rows.labels_N),
+        weight=rows.weights_N,
         feature_name=list(feature_names),
         params={"verbosity": -1, "feature_pre_filter": False},
     )

@@ -82,7 +82,7 @@ def compact_encoder_config(vocabulary_size: int, config: FitConfig) -> dict[str,
         "intermediate_size": 4 * config.hidden_size,
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.0,  # with it torch leaves its fast attention on the CPU
         "max_position_embeddings": config.max_tokens,
         "type_vocab_size": 2,
         "layer_norm_eps": 1e-12,

@@ -1,5 +1,7 @@
 """Baselines: they learn, stay deterministic, never look at test labels, survive ugly features."""
 
+import dataclasses
+
 import lightgbm
 import numpy as np
 import pytest
@@ -186,3 +188,20 @@ def test_linear_inputs_use_training_statistics_only():
     assert np.array_equal(alone[0], beside_an_outlier[0])
     assert alone[0].tolist() == pytest.approx([1.0, 0.0, 0.0, 1.0])
     assert np.abs(beside_an_outlier).max() <= 5.0
+
+
+@pytest.mark.parametrize("name", ["logistic", "lightgbm"])
+def test_rows_count_as_much_as_they_weigh(splits, name):
+    train, valid, test = splits
+    weights = np.where(train.features_NF[:, 0] < 10, 3.0, 0.0)
+    weighted = dataclasses.replace(train, weights_N=weights)
+    absent = np.flatnonzero(weights == 0.0)
+    labels = np.array(train.labels_N)
+    labels[absent] = 1 - labels[absent]
+    flipped = dataclasses.replace(weighted, labels_N=labels)  # rows of no weight teach nothing
+    found = [
+        fit_baselines(rows, valid, test, NAMES, names=[name])[name].test_logits
+        for rows in (train, weighted, flipped)
+    ]
+    assert np.abs(found[1] - found[0]).max() > 0.05
+    assert found[2] == pytest.approx(found[1], abs=1e-6)
