@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=2 python benchmarks/bench_train.py [--quick] [--snapshot DIRECTORY]
 
-Both train the same model (encoder, coded features, fusion) from the same weights on the same
-number of examples in turns, so that a busy machine slows both;
-the ratio is that of the seconds on the clock, the one of processor seconds stands beside it:
+Both train the same model (encoder, coded features, fusion) from the same weights, those of the
+product's masked-word training, on the same number of examples in turns, so that a busy machine
+slows both; the ratio is that of the seconds on the clock, the one of processor seconds stands beside it:
 
 - trainer: the product's own fine-tuning stage, step for step: token-budget batches, texts packed
   without padding, the last layer for the first token alone, fused AdamW, averaged weights;
@@ -126,8 +126,9 @@ def compare(snapshot: Snapshot, config: FitConfig, scratch: Path) -> dict[str, A
         snapshot.features,
         config,
     )
-    twin = copy.deepcopy(model)
     training = Training(snapshot, splits, config, model, tokenizer, adapt(model, config))
+    engine(config, scratch, "pretraining").run(0, training.masked_stage())
+    twin = copy.deepcopy(model)
     judge = Training(snapshot, splits, config, twin, tokenizer, adapt(twin, config))
     sides = {
         "trainer": trainer_passes(training, config, scratch),
@@ -171,16 +172,21 @@ def compare(snapshot: Snapshot, config: FitConfig, scratch: Path) -> dict[str, A
     }
 
 
+def engine(config: FitConfig, scratch: Path, name: str) -> StageRunner:
+    """Return the product's engine of stages, checkpoints left out."""
+    return StageRunner(
+        config,
+        Checkpointer(scratch / name, 1e9),
+        Progress(quiet=True),
+        run_key=name,
+        history_path=scratch / f"{name}.jsonl",
+    )
+
+
 def trainer_passes(training: Training, config: FitConfig, scratch: Path) -> Iterator[int]:
     """Train by the product's stage, one pass a turn; yields the examples of a pass."""
     stage = training.joint_stage()
-    runner = StageRunner(
-        config,
-        Checkpointer(scratch, 1e9),
-        Progress(quiet=True),
-        run_key="benchmark",
-        history_path=scratch / "history.jsonl",
-    )
+    runner = engine(config, scratch, "fine-tuning")
     torch.manual_seed(config.seed)
     optimizer = make_optimizer(stage.parameter_groups, config)
     parameters = [p for group in stage.parameter_groups for p in group["params"]]
