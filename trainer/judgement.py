@@ -217,7 +217,8 @@ def _fits(splits: Splits, facts: dict[str, Any]) -> list[FitFacts]:
     made = {FIRST: splits.facts["splits"]["train"], **facts["refits"]}
     purposes: dict[str, list[str]] = {name: [] for name in made}
     purposes[FIRST].append("settings, weights and calibration are chosen with it")
-    purposes[REFIT if REFIT in made else FIRST].append("judged by the test")
+    judged = REFIT if REFIT in made else FIRST
+    purposes[judged].append("judged by the test")
     purposes[next(name for name in (FINAL, REFIT, FIRST) if name in made)].append("scores")
     return [
         FitFacts(
@@ -225,6 +226,7 @@ def _fits(splits: Splits, facts: dict[str, Any]) -> list[FitFacts]:
             purpose="; ".join(purposes[name]),
             num_rows=content["rows"],
             last_cutoff=content["cutoffs"][-1],
+            is_judged=name == judged,
         )
         for name, content in made.items()
     ]
@@ -237,8 +239,8 @@ def _base_rate_notes(run: Run, found: Judgement, shipped: Calibrator) -> list[st
     notes = [f"At the test. {base_rate_text(kind, judged.offset)}"]
     if shipped != judged:
         notes.append(
-            "At scoring, calibrated again on rows that its fits had not learned from, those of "
-            f"the test among them. {base_rate_text(kind, shipped.offset)}"
+            "At scoring, calibrated again on the newest rows, as fits predicted them that had not "
+            f"learned from them. {base_rate_text(kind, shipped.offset)}"
         )
     return notes
 

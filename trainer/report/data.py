@@ -53,6 +53,8 @@ class FitFacts:
     """Labelled rows that it learned from."""
     last_cutoff: str
     """ISO date of the newest of them."""
+    is_judged: bool = False
+    """Whether the test rows were predicted with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

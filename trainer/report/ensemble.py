@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.report.data import FitFacts, ReportData
+from trainer.report.data import ReportData
 
 MEMBER_TITLES = {
     "bert": "BERT",
@@ -38,14 +38,15 @@ def ensemble_rows(run: ReportData) -> list[dict[str, Any]]:
     ]
 
 
-def fits_text(fits: list[FitFacts]) -> str:
-    """Say what the test numbers are of, given the fits in order."""
-    if len(fits) < 2 or "judged by the test" in fits[-1].purpose:
+def fits_text(run: ReportData) -> str:
+    """Say which of the fits the test numbers are of."""
+    if len(run.fits) < 2 or run.fits[-1].is_judged:
         return "What scores is the very model that the test judged."
+    first_test = min((min(one.cutoffs) for one in run.splits if one.name == "test"), default="")
+    known = ", those of the test among them" if run.fits[-1].last_cutoff >= first_test else ""
     return (
-        "What scores is the same recipe fitted again on the newest labels, those of the test "
-        "among them. The test numbers are of the fit before it; nothing tests the last one out "
-        "of time."
+        f"What scores is the same recipe fitted again on the newest labels{known}. The test "
+        "numbers are of the fit before it; nothing tests the last one out of time."
     )
 
 

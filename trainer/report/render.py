@@ -53,7 +53,7 @@ def render_report(run: ReportData) -> str:
         comparisons=[chart for chart in comparisons if chart is not None],
         charts=curve_charts(run),
         ensemble_rows=ensemble_rows(run),
-        fits_text=fits_text(list(run.fits)),
+        fits_text=fits_text(run),
         training_charts=history_charts(run.history),
         slices=slice_views(run),
         slice_columns=COLUMNS,

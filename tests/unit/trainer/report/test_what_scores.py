@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +22,13 @@ TABLE = {
 }
 FITS = [
     FitFacts(name="first", purpose="chosen with it", num_rows=1200, last_cutoff="2024-02-12"),
-    FitFacts(name="refit", purpose="judged by the test", num_rows=2400, last_cutoff="2024-04-08"),
+    FitFacts(
+        name="refit",
+        purpose="judged by the test",
+        num_rows=2400,
+        last_cutoff="2024-04-08",
+        is_judged=True,
+    ),
     FitFacts(name="final", purpose="scores", num_rows=3000, last_cutoff="2024-05-06"),
 ]
 
@@ -84,25 +91,15 @@ def test_a_test_apart_by_users_is_not_called_later():
 @pytest.mark.parametrize(
     ("fits", "words"),
     [
-        (FITS, "nothing tests the last one"),
+        (FITS, "labels, those of the test among them. The test numbers are of the fit before"),
+        ([*FITS[:2], replace(FITS[2], last_cutoff="2024-03-31")], "labels. The test numbers"),
         (FITS[:1], "the very model"),
-        (
-            [
-                FITS[0],
-                FitFacts(
-                    name="refit",
-                    purpose="judged by the test; scores",
-                    num_rows=1,
-                    last_cutoff="2024-04-08",
-                ),
-            ],
-            "the very model",
-        ),
+        (FITS[:2], "the very model"),
     ],
-    ids=["all", "none", "test"],
+    ids=["all", "all-before-the-test-labels", "none", "test"],
 )
 def test_what_scores_is_told_from_what_was_tested(fits, words):
-    assert words in fits_text(fits)
+    assert words in fits_text(make_report(fits=fits))
 
 
 def test_offset_is_told_in_probabilities():
