@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from churn_udf.calibration import Calibrator
 from churn_udf.thresholds import GroupThresholds
 from trainer.candidates import Candidates
 from trainer.data.snapshot import Snapshot
@@ -22,14 +24,14 @@ from trainer.evaluate import (
     ThresholdChoice,
     tier_bounds,
 )
-from trainer.report.data import FeatureImportance, ReportData, SplitFacts
+from trainer.fit.refit import FINAL, FIRST, REFIT
+from trainer.report.data import FeatureImportance, FitFacts, ReportData, SplitFacts
+from trainer.report.ensemble import MEMBER_TITLES, base_rate_text
 from trainer.runs import Run, package_versions
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
-KIND_TITLES = {
-    "gbm": "Gradient-boosted trees",
-    "stack": "Stack of BERT, trees and linear models",
-}
+GBM_TITLE = "Gradient boosting"
+SAME_FIT_TITLE = "LightGBM, all features (the same fit)"
 NUM_REPORTED_FEATURES = 25
 REPORTED_SETTINGS = (
     "observation_days",
@@ -100,8 +102,19 @@ def report_data(
     found: Judgement,
     fit_facts: dict[str, Any],
     segments: dict[str, Any],
+    shipped: Calibrator,
 ) -> ReportData:
-    """Return what the HTML report shows; `segments` is what ``judge_segments`` returned."""
+    """Return what the HTML report shows.
+
+    Args:
+        run: The run.
+        snapshot: Its rows.
+        splits: Its splits.
+        found: What evaluation found out.
+        fit_facts: Content of ``fit.json``.
+        segments: What ``judge_segments`` returned.
+        shipped: The calibrator that scores, as told from the one that the test judged.
+    """
     choice = found.thresholds[found.model]
     base_rate = float(snapshot.labels[splits.valid].mean())
     booster = found.candidates.baselines.get("lightgbm")
@@ -117,9 +130,16 @@ def report_data(
         differences=found.differences,
         threshold=choice.threshold,
         titles={
-            **{kind: model_title(kind, run.config.fit.encoder) for kind in ("bert", *KIND_TITLES)},
+            **_kind_titles(found.candidates.choice.table["weights"], run.config.fit.encoder),
             **BASELINE_TITLES,
+            **({"lightgbm": SAME_FIT_TITLE} if found.model == "gbm" else {}),
         },
+        alternatives=_alternatives(found),
+        ensemble=found.candidates.choice.table,
+        fits=_fits(splits, fit_facts["facts"]),
+        base_rate_notes=_base_rate_notes(run, found, shipped),
+        is_test_later=splits.test_mode != BY_USER,
+        training_note=_training_note(found),
         splits=[
             SplitFacts(
                 name=name,
@@ -138,7 +158,7 @@ def report_data(
             FeatureImportance(name=name, description=descriptions.get(name, ""), value=value)
             for name, value in importance
         ],
-        importance_source="LightGBM on the same features: share of the total gain",
+        importance_source=_importance_source(found),
         run_facts={
             "run": run.run_id,
             "code": run.facts["code_version"],
@@ -154,7 +174,7 @@ def report_data(
             **{name: snapshot.settings.get(name) for name in REPORTED_SETTINGS},
         },
         model_facts={
-            **_shown_facts(fit_facts["facts"], found),
+            **_shown_facts(fit_facts["facts"]),
             "seed": run.config.fit.seed,
             "versions": ", ".join(f"{name} {text}" for name, text in package_versions().items()),
         },
@@ -164,23 +184,83 @@ def report_data(
     )
 
 
-def _shown_facts(facts: dict[str, Any], found: Judgement) -> dict[str, Any]:
-    """Return what the report tells of model and training."""
-    weights = found.candidates.choice.ensemble.weights
-    shown = {name: value for name, value in facts.items() if not isinstance(value, dict)}
-    for name, refit in facts["refits"].items():
-        last = refit["cutoffs"][-1]
-        shown[f"{name} fit"] = f"{refit['rows']:,} rows, cutoffs to {last}"
-    return {
-        "chosen": f"{found.model}: {found.candidates.choice.table['reason']}",
-        "weights": ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items()),
-        **shown,
-    }
+def _shown_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what the report tells of the encoder's model and its first fit."""
+    return {name: value for name, value in facts.items() if not isinstance(value, dict)}
 
 
-def model_title(kind: str, encoder: str) -> str:
-    """Return a kind of ensemble's name for people."""
-    return KIND_TITLES.get(kind, f"BERT ({Path(encoder).name}) with features")
+def model_title(kind: str, encoder: str, weights: Mapping[str, float]) -> str:
+    """Return a kind of ensemble's name for people; a stack names its members."""
+    if kind == "gbm":
+        return GBM_TITLE
+    if kind == "bert":
+        return f"BERT ({Path(encoder).name}) with features"
+    members = [title for name, title in MEMBER_TITLES.items() if name in weights]
+    return f"Stack ({', '.join(members)})"
+
+
+def _kind_titles(weights: Mapping[str, Mapping[str, float]], encoder: str) -> dict[str, str]:
+    """Return the title of every kind that was possible."""
+    return {kind: model_title(kind, encoder, found) for kind, found in weights.items()}
+
+
+def _alternatives(found: Judgement) -> list[str]:
+    """Return the kinds that were not chosen, and trees under their name as a baseline."""
+    others = [kind for kind in found.candidates.by_kind if kind != found.model]
+    if found.model == "gbm" and "lightgbm" in found.baselines:
+        others.append("lightgbm")
+    return others
+
+
+def _fits(splits: Splits, facts: dict[str, Any]) -> list[FitFacts]:
+    """Return the fits that were made and what each is for."""
+    made = {FIRST: splits.facts["splits"]["train"], **facts["refits"]}
+    purposes: dict[str, list[str]] = {name: [] for name in made}
+    purposes[FIRST].append("settings, weights and calibration are chosen with it")
+    judged = REFIT if REFIT in made else FIRST
+    purposes[judged].append("judged by the test")
+    purposes[next(name for name in (FINAL, REFIT, FIRST) if name in made)].append("scores")
+    return [
+        FitFacts(
+            name=name,
+            purpose="; ".join(purposes[name]),
+            num_rows=content["rows"],
+            last_cutoff=content["cutoffs"][-1],
+            is_judged=name == judged,
+        )
+        for name, content in made.items()
+    ]
+
+
+def _base_rate_notes(run: Run, found: Judgement, shipped: Calibrator) -> list[str]:
+    """Say which churn rate is expected at the test and, where it differs, at scoring."""
+    kind = run.config.evaluate.base_rate
+    judged = found.candidates.chosen.calibrator
+    notes = [f"At the test. {base_rate_text(kind, judged.offset)}"]
+    if shipped != judged:
+        notes.append(
+            "At scoring, calibrated again on the newest rows, as fits predicted them that had not "
+            f"learned from them. {base_rate_text(kind, shipped.offset)}"
+        )
+    return notes
+
+
+def _training_note(found: Judgement) -> str:
+    """Say of what the training history is, and what part it has in the scores."""
+    note = (
+        "The first fit of BERT with features; later fits repeat it without looking at validation."
+    )
+    weight = found.candidates.choice.ensemble.weights.get("bert")
+    return note if weight else f"{note} It has no part in the scores."
+
+
+def _importance_source(found: Judgement) -> str:
+    """Say which model the importance is of, and what part that has in the scores."""
+    weight = found.candidates.choice.ensemble.weights.get("gbm")
+    part = "a baseline only: no part of the scores"
+    if weight:
+        part = "what scores" if found.model == "gbm" else f"weight {weight:.2f} in the stack"
+    return f"LightGBM on the same features ({part}): share of the total gain"
 
 
 def warnings_of(splits: Splits, found: Judgement) -> list[str]:
@@ -197,6 +277,10 @@ def warnings_of(splits: Splits, found: Judgement) -> list[str]:
             "The history is too short to hold back a validation cutoff: training and validation "
             "share their cutoffs and differ by users, so early stopping and calibration have not "
             "seen time pass. The test is out of time as usual."
+        )
+    if "bert" not in found.candidates.choice.ensemble.weights:
+        warnings.append(
+            "BERT has no part in the scores: what scores reads the features alone and no text."
         )
     choice = found.thresholds[found.model]
     if not choice.is_satisfied:

@@ -85,10 +85,13 @@ def evaluate_run(
         write_shipped(run, snapshot, splits, found, fits)
         calibrator = shipped_calibrator(run, snapshot, splits, found.chosen, fits)
     write_text(run.path / CALIBRATION_FILE, calibrator.to_json())
+    metrics["shipped_calibration"] = {"kind": calibrator.kind, "offset": calibrator.offset}
     _write_shipped_sample(run, snapshot, splits, calibrator)
     write_text(run.path / THRESHOLDS_FILE, thresholds.to_json())
     with progress.step("report"):
-        page = render_report(report_data(run, snapshot, splits, judgement, fit_facts, segments))
+        page = render_report(
+            report_data(run, snapshot, splits, judgement, fit_facts, segments, calibrator)
+        )
         write_text(run.path / REPORT_FILE, page)
     run.write_json(METRICS_FILE, metrics)
     return metrics

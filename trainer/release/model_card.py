@@ -11,6 +11,7 @@ from typing import Any
 from trainer.data.snapshot import Snapshot
 from trainer.evaluate import BASELINE_TITLES, METRIC_NAMES
 from trainer.judgement import model_title
+from trainer.report.ensemble import base_rate_text, weights_text
 
 TEMPLATE_FILE = Path(__file__).parent / "templates" / "model_card.md"
 LOWEST_GOOD_AUROC = 0.6
@@ -35,7 +36,8 @@ def render_model_card(
     choice = metrics["threshold"]
     qualifying = ", ".join(settings.qualifying_event_types)
     return _template().substitute(
-        title=model_title(metrics["model"], str(training.get("encoder", ""))),
+        title=model_title(metrics["model"], str(training.get("encoder", "")), training["weights"]),
+        reads=_reads(training["weights"]),
         snapshot_id=snapshot.snapshot_id,
         run_id=training["run_id"],
         seed=training["seed"],
@@ -49,6 +51,12 @@ def render_model_card(
         vocabulary=f"{training['vocabulary_size']:,}"
         if "vocabulary_size" in training
         else "unknown",
+        ensemble=_ensemble(metrics["ensemble"]),
+        apart=_apart(metrics),
+        fits=_fits(metrics, str(training["refit"])),
+        base_rate=base_rate_text(
+            metrics["calibration"]["base_rate_kind"], metrics["shipped_calibration"]["offset"]
+        ),
         splits_table=_splits_table(metrics["splits"]),
         metrics_table=_metrics_table(metrics),
         confidence=f"{metrics['confidence']:.0%}",
@@ -66,6 +74,50 @@ def render_model_card(
 def _template() -> Template:
     """Return the card's template."""
     return Template(TEMPLATE_FILE.read_text(encoding="utf-8"))
+
+
+def _reads(weights: Mapping[str, float]) -> str:
+    """Say which input is read by what has a weight."""
+    return "text and" if "bert" in weights else "no text,"
+
+
+def _apart(metrics: Mapping[str, Any]) -> str:
+    """Say how the splits are kept apart."""
+    if metrics["test_mode"] == "by_user":
+        return "The history was too short to part the splits by time: they differ by users alone."
+    if metrics["valid_mode"] == "by_user":
+        return (
+            "Training and validation differ by users alone; every label of both was known before "
+            "the first test cutoff."
+        )
+    return "Every label of one split was known before the first cutoff of the next."
+
+
+def _ensemble(table: Mapping[str, Any]) -> str:
+    """Say what scores and how the kinds stood on validation rows."""
+    chosen = table["chosen"]
+    losses = ", ".join(f"{kind} {loss:.4f}" for kind, loss in table["valid_log_loss"].items())
+    return (
+        f"`{chosen}` ({weights_text(table['weights'][chosen])}), {table['reason']}; "
+        f"validation log loss at the best intercept: {losses}"
+    )
+
+
+def _fits(metrics: Mapping[str, Any], refit: str) -> str:
+    """Say which labels what was tested and what scores have learned from."""
+
+    def told(facts: Mapping[str, Any]) -> str:
+        return f"{facts['rows']:,} rows, cutoffs to {facts['cutoffs'][-1]}"
+
+    train, fits = metrics["splits"]["train"], metrics["fits"]
+    if refit == "none":
+        return f"The test judged what scores: {told(train)}."
+    if refit == "test" or fits["final"] == fits["refit"]:
+        return f"Chosen on {told(train)}; fitted again and tested on {told(fits['refit'])}."
+    return (
+        f"Chosen on {told(train)}; fitted again for the test on {told(fits['refit'])}; what scores "
+        f"was fitted once more on {told(fits['final'])}, and is itself untested out of time."
+    )
 
 
 def _splits_table(splits: Mapping[str, Any]) -> str:
@@ -104,6 +156,8 @@ def _comparison(metrics: Mapping[str, Any]) -> str:
     best = metrics.get("best_baseline")
     if best is None:
         return "No baseline was fitted beside it."
+    if metrics["model"] == "gbm" and best == "lightgbm":
+        return f"The model is its own best baseline, {BASELINE_TITLES[best]}."
     gap = metrics["differences"][best]["auroc"]
     if gap["value"] is None or gap["low"] is None:
         return f"The best baseline is {BASELINE_TITLES[best]}."

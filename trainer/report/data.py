@@ -42,13 +42,30 @@ class SplitFacts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FitFacts:
+    """One fit of the model: the same recipe on newer labels each time."""
+
+    name: str
+    """first, refit or final."""
+    purpose: str
+    """What it is used for."""
+    num_rows: int
+    """Labelled rows that it learned from."""
+    last_cutoff: str
+    """ISO date of the newest of them."""
+    is_judged: bool = False
+    """Whether the test rows were predicted with it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReportData:
     """Everything that `render_report` shows; names and texts may hold any characters."""
 
     title: str
     """Heading of the page."""
     model_name: str
-    """Key of the judged model in `probabilities` and `metrics`; every other key is a baseline."""
+    """Key of the judged model in `probabilities` and `metrics`; every other key is a baseline or
+    one of `alternatives`."""
     labels: npt.ArrayLike
     """(N,) 0/1, the test rows."""
     probabilities: Mapping[str, npt.ArrayLike]
@@ -61,6 +78,19 @@ class ReportData:
     """The model's flagging threshold."""
     titles: Mapping[str, str] = field(default_factory=dict)
     """{model: name for people}; the key itself where missing."""
+    alternatives: Sequence[str] = ()
+    """Keys that are no rivals: kinds of the same run that were not chosen, or the model itself
+    under its name as a baseline. The verdict is not about them."""
+    ensemble: Mapping[str, Any] = field(default_factory=dict)
+    """Table of `choose_ensemble`: chosen, reason, validation loss and weights by kind."""
+    fits: Sequence[FitFacts] = ()
+    """In the order in which they were made; the last one scores."""
+    base_rate_notes: Sequence[str] = ()
+    """What churn rate is expected, at the test and at scoring."""
+    is_test_later: bool = True
+    """Whether the test rows are of a later time than the labels that the judged fit learned."""
+    training_note: str = ""
+    """Of what the training history is."""
     confidence: float = 0.95
     """Width of the intervals, (0, 1)."""
     splits: Sequence[SplitFacts] = ()
@@ -104,9 +134,11 @@ class ReportData:
                 f"probabilities are of {sorted(self.probabilities)} "
                 f"but metrics of {sorted(self.metrics)}"
             )
-        unknown = set(self.differences) - set(self.probabilities)
-        if unknown:
-            raise ValueError(f"differences name models without probabilities: {sorted(unknown)}")
+        named = {"differences": set(self.differences), "alternatives": set(self.alternatives)}
+        for name, given in named.items():
+            unknown = given - set(self.probabilities)
+            if unknown:
+                raise ValueError(f"{name} name models without probabilities: {sorted(unknown)}")
         shape = np.shape(self.labels)
         for model, values in self.probabilities.items():
             if np.shape(values) != shape:
@@ -116,7 +148,7 @@ class ReportData:
 
     @property
     def baseline_names(self) -> list[str]:
-        """Every model but the judged one, in order."""
+        """Every model but the judged one, in order, alternatives too."""
         return [name for name in self.probabilities if name != self.model_name]
 
     @property

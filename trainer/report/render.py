@@ -12,6 +12,7 @@ from markupsafe import Markup
 from trainer.evaluate.metrics import LOWER_IS_BETTER
 from trainer.report.charts import comparison_chart, curve_charts, history_charts
 from trainer.report.data import ReportData
+from trainer.report.ensemble import ensemble_rows, fits_text
 from trainer.report.segments import COLUMNS, reliability_views, slice_views, too_small_text
 from trainer.report.words import (
     METRIC_TITLES,
@@ -51,6 +52,8 @@ def render_report(run: ReportData) -> str:
         tiles=_tiles(run),
         comparisons=[chart for chart in comparisons if chart is not None],
         charts=curve_charts(run),
+        ensemble_rows=ensemble_rows(run),
+        fits_text=fits_text(run),
         training_charts=history_charts(run.history),
         slices=slice_views(run),
         slice_columns=COLUMNS,
@@ -66,7 +69,7 @@ def render_report(run: ReportData) -> str:
         facts=[
             ("Run", _fact_rows(run.run_facts)),
             ("Data", _fact_rows(run.data_facts)),
-            ("Model", _fact_rows(run.model_facts)),
+            ("BERT and versions", _fact_rows(run.model_facts)),
         ],
     )
 

@@ -49,7 +49,9 @@ class Verdict:
 def verdict(run: ReportData) -> Verdict:
     """Judge the model against the baseline with the highest AUROC, by the paired difference."""
     ranked = [
-        name for name in run.differences if math.isfinite(float(run.metrics[name]["auroc"][0]))
+        name
+        for name in run.differences
+        if name not in run.alternatives and math.isfinite(float(run.metrics[name]["auroc"][0]))
     ]
     model = run.title_of(run.model_name)
     if not ranked:
@@ -96,9 +98,12 @@ def summary_sentences(run: ReportData) -> list[str]:
             f"risk {auroc[0]:.1%} of the time ({run.confidence_text} interval {auroc[1]:.1%} to "
             f"{auroc[2]:.1%})."
         )
+    apart = "of customers that the judged fit has not learned from"
+    if run.is_test_later:
+        apart = "from a later time than any label that the judged fit learned from"
     sentences.append(
-        f"The test holds {labels.size:,} examples from a later time than any the model learned "
-        f"from; {churned:,} of them ({labels.mean():.1%}) churned."
+        f"The test holds {labels.size:,} examples {apart}; {churned:,} of them "
+        f"({labels.mean():.1%}) churned."
     )
     if flagged and churned:
         sentences.append(

@@ -161,6 +161,13 @@ def test_bundle_carries_real_facts(trained: Trained) -> None:
     assert f"{facts['parameters']:,}" in card
     assert trained.outcome.snapshot_id in card
     assert "$" not in card
+    assert "Input: text and" in card
+    assert "What scores: `bert` (BERT 1.00), the only kind asked for" in card
+    final = stored["fits"]["final"]
+    assert f"fitted once more on {final['rows']:,} rows, cutoffs to {final['cutoffs'][-1]}" in card
+    assert f"by {stored['shipped_calibration']['offset']:+.3f}" in card or "nothing is" in card
+    shipped = json.loads((bundle.directory / "calibration.json").read_text())
+    assert stored["shipped_calibration"]["offset"] == shipped["offset"]
     assert str(trained.root) not in card
 
 

@@ -173,7 +173,7 @@ def test_same_data_same_page(run, html):
 
 def test_headline_numbers_come_first(run, page):
     auroc = run.metrics[MODEL]["auroc"]
-    lead = page.text[: page.text.index("Beside the baselines")]
+    lead = page.text[: page.text.index("Beside other models")]
     assert f"{auroc.value:.3f}" in lead
     assert f"{auroc.value:.1%} of the time (95 % interval" in lead
     assert "The base rate moved." in lead
