@@ -4,7 +4,8 @@
 
 Both train the same model (encoder, coded features, fusion) from the same weights, those of the
 product's masked-word training, on the same number of examples in turns, so that a busy machine
-slows both; the ratio is that of the seconds on the clock, the one of processor seconds stands beside it:
+slows both; the ratio is that of the seconds on the clock, the one of processor seconds stands
+beside it:
 
 - trainer: the product's own fine-tuning stage, step for step: token-budget batches, texts packed
   without padding, the last layer for the first token alone, fused AdamW, averaged weights;

@@ -13,6 +13,8 @@ from trainer.data.splits import Splits
 from trainer.fit.sampling import draw_rows
 
 IntArray = npt.NDArray[np.int64]
+STRETCHES = 10
+"""Groups of like length in a supervised batch that holds so many texts."""
 
 
 def text_arrays(snapshot: Snapshot, rows: IntArray) -> tuple[pa.Array, pa.Array]:
@@ -42,14 +44,16 @@ class TokenReader:
 def shuffled_batches(
     lengths: IntArray, token_budget: int, generator: np.random.Generator, *, by_length: bool
 ) -> list[IntArray]:
-    """Cut texts into batches of at most ``token_budget`` tokens, in random order.
+    """Cut texts into batches of about ``token_budget`` tokens, in random order.
 
     Args:
         lengths: (B,) tokens of each text.
-        token_budget: Largest sum of tokens in a batch.
+        token_budget: Sum of tokens in a batch.
         generator: Source of the order.
-        by_length: Put texts of like length together, which is faster. Length tells about the
-            label, so supervised batches must not.
+        by_length: Put texts of like length together. Length tells about the label, so supervised
+            batches must not; they are made of small groups of like length, one from every
+            stretch of the lengths: each batch is a picture of them all, and attention, which
+            works by groups of equal length, has few.
 
     Returns:
         Index arrays; inside each, texts of equal length stand together.
@@ -57,14 +61,17 @@ def shuffled_batches(
     if by_length:
         batches = plan_batches(lengths, token_budget)
         return [batches[index] for index in generator.permutation(len(batches))]
-    order = generator.permutation(len(lengths))
-    parts = np.cumsum(lengths[order]) // token_budget
-    cuts = np.flatnonzero(np.diff(parts)) + 1
-    return [
-        batch[np.argsort(lengths[batch], kind="stable")]
-        for batch in np.split(order, cuts)
-        if len(batch)
-    ]
+    num_batches = max(1, -(-int(lengths.sum()) // token_budget))
+    num_stretches = min(STRETCHES, max(1, len(lengths) // num_batches))
+    shuffled = generator.permutation(len(lengths))
+    order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+    groups = np.array_split(order, num_batches * num_stretches)
+    dealt: list[list[IntArray]] = [[] for _ in range(num_batches)]
+    for start in range(0, len(groups), num_batches):
+        stretch = groups[start : start + num_batches]
+        for index, group in zip(generator.permutation(num_batches), stretch, strict=True):
+            dealt[index].append(group)
+    return [np.concatenate(batch) for batch in dealt if sum(map(len, batch))]
 
 
 def valid_sample(splits: Splits, count: int, seed: int) -> IntArray:

@@ -271,6 +271,20 @@ def test_supervised_batches_mix_lengths_but_keep_equal_ones_together():
     spreads = [np.ptp(lengths[batch]) for batch in batches if len(batch) > 5]
     assert np.mean(spreads) > 20
     assert all((np.diff(lengths[batch]) >= 0).all() for batch in batches)
+    tokens = np.array([lengths[batch].sum() for batch in batches])
+    assert tokens.max() <= 1.3 * 400
+
+
+def test_supervised_batches_are_pictures_of_all_lengths_with_few_groups():
+    lengths = np.clip(np.random.default_rng(0).lognormal(3.8, 0.5, 5_000), 8, 128).astype(int)
+    batches = shuffled_batches(lengths, 4_096, np.random.default_rng(1), by_length=False)
+    means = np.array([lengths[batch].mean() for batch in batches])
+    assert means.std() < 0.75 * lengths.std() / np.sqrt(np.mean([len(batch) for batch in batches]))
+    assert np.mean([len(np.unique(lengths[batch])) for batch in batches]) < 20
+    again = shuffled_batches(lengths, 4_096, np.random.default_rng(1), by_length=False)
+    assert all((one == other).all() for one, other in zip(batches, again, strict=True))
+    other = shuffled_batches(lengths, 4_096, np.random.default_rng(2), by_length=False)
+    assert any(len(a) != len(b) or (a != b).any() for a, b in zip(batches, other, strict=True))
 
 
 def test_every_row_of_the_history_is_called_back_after_a_kill_too(data, counted, tmp_path):
