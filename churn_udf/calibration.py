@@ -124,5 +124,5 @@ class Calibrator:
             document = json.loads(text)
             offset = float(document.get("offset", 0.0))
             return cls(kind=document["kind"], params=document["params"], offset=offset)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise BundleIntegrityError(f"calibration.json is damaged: {error}") from error

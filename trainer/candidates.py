@@ -21,7 +21,7 @@ from churn_udf.contracts.bundle import ENSEMBLE_FILE, MEMBER_FILES
 from churn_udf.model.ensemble import BERT, GBM, STACK, Ensemble
 from trainer.config import TrainConfig
 from trainer.data.snapshot import Snapshot
-from trainer.data.splits import Splits
+from trainer.data.splits import Splits, label_ends
 from trainer.evaluate import BaselineResult, BaselineRows, fit_baselines, fit_calibrator
 from trainer.evaluate.base_rates import base_rate_offset
 from trainer.evaluate.stacking import EnsembleChoice, choose_ensemble
@@ -174,15 +174,16 @@ def shipped_calibrator(
     """Return the calibrator that ships; ``write_shipped`` comes first.
 
     A model that has learned from the test labels is calibrated on validation and test rows
-    together: both were predicted by fits that did not know them. Otherwise it is the calibrator
-    that the test judged.
+    together, as far as their labels are known at the score cutoff: both were predicted by fits
+    that did not know them. Otherwise it is the calibrator that the test judged.
     """
     config = run.config
     if fits.shipped == fits.judged:
         return found.calibrator
-    names = [name for name in JUDGED_SPLITS if np.isin(getattr(splits, name), splits.final).all()]
-    rows = np.concatenate([getattr(splits, name) for name in names])
-    logits = np.concatenate([found.logits[name] for name in names])
+    rows = np.concatenate([getattr(splits, name) for name in JUDGED_SPLITS])
+    logits = np.concatenate([found.logits[name] for name in JUDGED_SPLITS])
+    is_known = label_ends(snapshot)[rows] <= np.datetime64(snapshot.document["score_cutoff_date"])
+    rows, logits = rows[is_known], logits[is_known]
     calibrator, _ = fit_calibrator(
         logits,
         snapshot.labels[rows],

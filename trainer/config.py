@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from churn_udf.contracts.bundle import MEMBER_FILES
-from churn_udf.model.ensemble import KINDS
+from churn_udf.model.ensemble import KINDS, STACK
 from trainer.data.snapshot import SnapshotConfig
 from trainer.data.splits import SplitConfig
 from trainer.errors import ConfigError
@@ -106,8 +106,13 @@ class EnsembleConfig:
         """Check the bounds."""
         _require_subset("ensemble.kinds", self.kinds, KINDS)
         _require_subset("ensemble.members", self.members, tuple(MEMBER_FILES))
-        if self.shrinkage < 0.0:
-            raise ConfigError(f"ensemble.shrinkage is {self.shrinkage}; allowed: 0 or more")
+        if not 0.0 <= self.shrinkage < float("inf"):
+            raise ConfigError(f"ensemble.shrinkage is {self.shrinkage}; allowed: 0 or more, finite")
+        if self.kinds == (STACK,) and len(set(self.members)) < 2:
+            raise ConfigError(
+                f"ensemble.kinds is stack, but ensemble.members names only {self.members[0]}; "
+                f"name two or more of {', '.join(MEMBER_FILES)}"
+            )
         for kind in self.kinds:
             if kind in MEMBER_FILES and kind not in self.members:
                 raise ConfigError(

@@ -58,6 +58,10 @@ class Ensemble:
                 f"ensemble members {sorted(self.weights)}; allowed: one or more of "
                 f"{', '.join(MEMBER_FILES)}"
             )
+        if self.kind != STACK and set(self.weights) != {self.kind}:
+            raise BundleIntegrityError(
+                f"ensemble {self.kind} has members {sorted(self.weights)}; allowed: {self.kind}"
+            )
         if not all(math.isfinite(weight) and weight > 0.0 for weight in self.weights.values()):
             raise BundleIntegrityError(
                 f"ensemble weights {dict(self.weights)}; allowed: finite numbers above 0"
@@ -86,7 +90,7 @@ class Ensemble:
             document = json.loads(text)
             weights = {str(name): float(value) for name, value in document["weights"].items()}
             return cls(kind=document["kind"], weights=weights)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise BundleIntegrityError(
                 f"{ENSEMBLE_FILE} is damaged ({type(error).__name__}: {error}); "
                 "restore the bundle or run `churn-train run`"
@@ -202,7 +206,13 @@ def read_ensemble(directory: Path) -> Ensemble:
     file = directory / ENSEMBLE_FILE
     if not file.is_file():
         return Ensemble(kind=BERT, weights={BERT: 1.0})
-    return Ensemble.from_json(file.read_text(encoding="utf-8"))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleIntegrityError(
+            f"{file} cannot be read ({error}); restore the bundle or run `churn-train run`"
+        ) from error
+    return Ensemble.from_json(text)
 
 
 def _load_member(
@@ -229,7 +239,14 @@ def _load_member(
             f"{file} cannot be read ({error}), but {ENSEMBLE_FILE} gives it a weight; restore the "
             "bundle or run `churn-train run`"
         ) from error
+    known = [feature.name for feature in features]
     if name == GBM:
-        names = [feature.name for feature in features]  # type: ignore[assignment]
-        return TabularMember(TreeModel(text, names, file=str(file)), features)
-    return TabularMember(LinearModel.from_json(text, file=str(file)), features)
+        return TabularMember(TreeModel(text, known, file=str(file)), features)
+    model = LinearModel.from_json(text, file=str(file))
+    missing = sorted(set(model.columns) - set(known))
+    if missing:
+        raise BundleIntegrityError(
+            f"{file} reads {', '.join(missing)}, not among the {len(known)} features of the "
+            "bundle; train a new model with `churn-train run`"
+        )
+    return TabularMember(model, features)

@@ -109,16 +109,24 @@ class LinearModel:
             )
             columns = tuple(str(name) for name in document["columns"])
             coefficients_D = np.asarray(document["coefficients"], dtype=np.float64)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise BundleIntegrityError(
                 f"{file} is damaged ({type(error).__name__}: {error}); "
                 "restore the bundle or run `churn-train run`"
             ) from error
         width = len(columns)
         expected = 1 + width + int(inputs.is_flagged_F.sum())
-        sizes = {inputs.is_logged_F.size, inputs.mean_F.size, inputs.inverse_scale_F.size}
-        if sizes != {width} or inputs.is_flagged_F.size != width:
-            raise BundleIntegrityError(f"{file}: its lists do not all have {width} entries")
+        lists = (inputs.is_logged_F, inputs.mean_F, inputs.inverse_scale_F, inputs.is_flagged_F)
+        if any(values.shape != (width,) for values in lists) or len(set(columns)) < width:
+            raise BundleIntegrityError(
+                f"{file}: its lists do not all have an entry for each of {width} distinct columns; "
+                "restore the bundle or run `churn-train run`"
+            )
+        if not np.isfinite([inputs.mean_F, inputs.inverse_scale_F]).all():
+            raise BundleIntegrityError(
+                f"{file} has means or scales that are not finite; restore the bundle or run "
+                "`churn-train run`"
+            )
         if coefficients_D.shape != (expected,) or not np.isfinite(coefficients_D).all():
             raise BundleIntegrityError(
                 f"{file} has {coefficients_D.size} coefficients; {expected} finite ones are needed"

@@ -27,14 +27,15 @@ class TreeModel:
     def __init__(self, text: str, names: Sequence[str], *, file: str) -> None:
         import lightgbm  # costs a second; a bundle without trees does not need it
 
-        if not text.startswith("tree\n"):  # the library ends the process on some damaged texts
+        if not _is_whole(text):  # the library ends the process on some damaged texts
             raise BundleIntegrityError(
-                f"{file} is no LightGBM text; restore the bundle or run `churn-train run`"
+                f"{file} is no LightGBM text or a part of one; restore the bundle or run "
+                "`churn-train run`"
             )
         try:
             self._booster = lightgbm.Booster(model_str=text)
             found = self._booster.feature_name()
-        except lightgbm.basic.LightGBMError as error:
+        except (lightgbm.basic.LightGBMError, ValueError) as error:
             raise BundleIntegrityError(
                 f"{file} is damaged ({error}); restore the bundle"
             ) from error
@@ -54,6 +55,21 @@ class TreeModel:
         Lundberg et al. 2020, as LightGBM implements it: relative to the mean training row.
         """
         return _predict(self._booster, features_BF, pred_contrib=True)[:, :-1]
+
+
+def _is_whole(text: str) -> bool:
+    """Return whether a text has all trees that its header tells of, and the end of the file."""
+    header, _, trees = text.partition("\n\n")
+    lines = header.split("\n")
+    sizes = [line.partition("=")[2].split() for line in lines if line.startswith("tree_sizes=")]
+    if lines[0] != "tree" or len(sizes) != 1 or "\nend of parameters\n" not in text:
+        return False
+    start = 0
+    for index, size in enumerate(sizes[0]):
+        if not size.isdecimal() or not trees.startswith(f"Tree={index}\n", start):
+            return False
+        start += int(size)
+    return trees.startswith("end of trees\n", start)
 
 
 def _predict(booster: object, features_BF: FloatArray, **options: bool) -> FloatArray:

@@ -175,9 +175,9 @@ def make_splits(snapshot: Snapshot, config: SplitConfig, *, seed: int) -> Splits
     in_train = labelled & np.isin(dates, _as_array(plan.train))
     in_valid = labelled & np.isin(dates, _as_array(plan.valid))
     in_test = labelled & np.isin(dates, _as_array(plan.test))
-    reach = np.timedelta64(settings.gap_days + settings.horizon_days, "D")
-    in_refit = labelled & (dates + reach <= _as_array(plan.test)[0])
-    in_final = labelled & (dates + reach <= np.datetime64(score_cutoff, "D"))
+    ends = label_ends(snapshot)
+    in_refit = labelled & (ends <= _as_array(plan.test)[0])
+    in_final = labelled & (ends <= np.datetime64(score_cutoff, "D"))
     if plan.valid_mode == BY_USER:
         draw_N = _user_draws(snapshot, seed)
         is_valid_user = draw_N < config.valid_user_fraction
@@ -212,6 +212,12 @@ def make_splits(snapshot: Snapshot, config: SplitConfig, *, seed: int) -> Splits
         final=last_fits["final"],
         facts=facts,
     )
+
+
+def label_ends(snapshot: Snapshot) -> npt.NDArray[np.datetime64]:
+    """Return (N,) datetime64[D]: when the horizon of each row ends and its label is known."""
+    settings = snapshot.model_settings
+    return snapshot.cutoff_dates + np.timedelta64(settings.gap_days + settings.horizon_days, "D")
 
 
 def as_date(value: np.datetime64) -> datetime.date:

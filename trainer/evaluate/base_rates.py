@@ -86,7 +86,10 @@ def base_rate_offset(
         unlabelled_logits_M: (M,) raw logits at the cutoff to be scored; read by ``em`` alone.
     """
     if kind == "shrunk":
-        return -(1.0 - PERSISTENCE) * best_shift(logits_N, labels_N)
+        calibrated_N = calibrator.apply(logits_N)
+        log_odds_N = np.log(calibrated_N) - np.log1p(-calibrated_N)
+        left_over = best_shift(log_odds_N, labels_N)  # some kinds cannot move the base rate
+        return left_over - (1.0 - PERSISTENCE) * best_shift(logits_N, labels_N)
     if kind == "em" and unlabelled_logits_M.size:
         base_rate = float(np.clip(labels_N.mean(), 1e-3, 1.0 - 1e-3))
         return em_shift(calibrator.apply(unlabelled_logits_M), base_rate)

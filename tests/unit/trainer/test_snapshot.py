@@ -299,3 +299,23 @@ def test_synthetic_users_repeat_by_seed(tmp_path: Path) -> None:
     first = synthetic_snapshot(tmp_path, num_users=20, seed=1)
     assert synthetic_snapshot(tmp_path, num_users=20, seed=1).snapshot_id == first.snapshot_id
     assert synthetic_snapshot(tmp_path, num_users=20, seed=2).snapshot_id != first.snapshot_id
+
+
+def test_an_earlier_view_has_the_rows_of_its_time(tmp_path: Path) -> None:
+    whole = synthetic_snapshot(tmp_path, num_users=5, num_cutoffs=8)
+    cutoffs = np.unique(whole.cutoff_dates)
+    earlier = whole.until(cutoffs[4].item())
+    assert earlier.num_rows == 5 * 5
+    assert earlier.table.equals(whole.table.slice(0, 25))
+    assert earlier.document["score_cutoff_date"] == str(cutoffs[4])
+    np.testing.assert_array_equal(earlier.labels, whole.labels[:25])
+    ids = {whole.until(cutoff.item()).snapshot_id for cutoff in cutoffs}
+    assert len(ids | {whole.snapshot_id}) == len(cutoffs) + 1
+    assert whole.until(cutoffs[4].item()).snapshot_id == earlier.snapshot_id
+    assert whole.document["score_cutoff_date"] == str(cutoffs[-1])
+
+
+def test_an_earlier_view_needs_one_of_the_cutoffs(tmp_path: Path) -> None:
+    whole = synthetic_snapshot(tmp_path, num_users=5, num_cutoffs=3)
+    with pytest.raises(SnapshotNotFoundError, match="no cutoff 2024-01-02; it has 2024-01-01"):
+        whole.until(datetime.date(2024, 1, 2))

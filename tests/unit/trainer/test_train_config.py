@@ -40,6 +40,17 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
         pytest.param({"splits.valid_user_fraction": 1}, "below 1", id="fraction-bound"),
         pytest.param({"snapshot.rows_per_shard": 0}, "65536", id="shard"),
         pytest.param({"thresholds.costs": 5}, "a mapping", id="number-for-mapping"),
+        pytest.param({"fit.refit": "some"}, "all, test, none", id="refit"),
+        pytest.param({"evaluate.base_rate": "magic"}, "newest, shrunk, em", id="base-rate"),
+        pytest.param({"ensemble.kinds": "forest"}, "bert, gbm, stack", id="ensemble-kind"),
+        pytest.param({"ensemble.kinds": []}, "one or more", id="no-ensemble-kind"),
+        pytest.param({"ensemble.members": "bert,forest"}, "rfm_logistic", id="ensemble-member"),
+        pytest.param({"ensemble.members": "bert,logistic"}, "drop the kind", id="kind-no-member"),
+        pytest.param(
+            {"ensemble.kinds": "stack", "ensemble.members": "gbm"}, "two or more", id="stack-of-one"
+        ),
+        pytest.param({"ensemble.shrinkage": -0.1}, "0 or more", id="shrinkage-negative"),
+        pytest.param({"ensemble.shrinkage": float("nan")}, "finite", id="shrinkage-nan"),
     ],
 )
 def test_bad_setting_names_what_is_allowed(overrides: dict[str, object], message: str) -> None:
