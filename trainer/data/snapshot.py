@@ -134,7 +134,8 @@ class Snapshot:
             "score_cutoff_date": score_cutoff.isoformat(),
             "snapshot_id": hashlib.sha256(content.encode()).hexdigest()[:SNAPSHOT_ID_LENGTH],
         }
-        return Snapshot(path=self.path, document=document, table=self.table.take(pa.array(kept)))
+        table = self.table.take(pa.array(kept))
+        return dataclasses.replace(self, document=document, table=table)
 
     @property
     def snapshot_id(self) -> str:

@@ -52,10 +52,10 @@ class SplitConfig:
                 f"splits.max_train_cutoffs is {self.max_train_cutoffs}; "
                 "allowed: 1 or more, or null for all"
             )
-        if not 0.0 < self.valid_user_fraction < 1.0:
+        if not 0.0 < self.valid_user_fraction < 0.5:
             raise ConfigError(
                 f"splits.valid_user_fraction is {self.valid_user_fraction}; "
-                "allowed: above 0 and below 1"
+                "allowed: above 0 and below 0.5"
             )
 
 

@@ -3,7 +3,8 @@
 The base rate of churn moves with season and growth. Three ways to place it, as an offset of the
 log odds that a calibrator adds:
 
-* ``newest``: that of the newest labelled rows, on which the calibrator was fitted: no offset.
+* ``newest``: that of the newest labelled rows, on which the calibrator was fitted: no offset
+  but for kinds that cannot move the base rate.
 * ``shrunk``: halfway between the newest labelled rows and all labels that the model has learned
   from. The newest rows are one draw of the season; half of their deviation is what persisted on
   validation cutoffs of the data sets in docs/experiment_log.md.
@@ -85,12 +86,12 @@ def base_rate_offset(
         labels_N: (N,) their labels.
         unlabelled_logits_M: (M,) raw logits at the cutoff to be scored; read by ``em`` alone.
     """
+    calibrated_N = calibrator.apply(logits_N)
+    log_odds_N = np.log(calibrated_N) - np.log1p(-calibrated_N)
+    left_over = best_shift(log_odds_N, labels_N)  # some kinds cannot move the base rate
     if kind == "shrunk":
-        calibrated_N = calibrator.apply(logits_N)
-        log_odds_N = np.log(calibrated_N) - np.log1p(-calibrated_N)
-        left_over = best_shift(log_odds_N, labels_N)  # some kinds cannot move the base rate
         return left_over - (1.0 - PERSISTENCE) * best_shift(logits_N, labels_N)
     if kind == "em" and unlabelled_logits_M.size:
         base_rate = float(np.clip(labels_N.mean(), 1e-3, 1.0 - 1e-3))
         return em_shift(calibrator.apply(unlabelled_logits_M), base_rate)
-    return 0.0
+    return left_over

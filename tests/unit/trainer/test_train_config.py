@@ -37,7 +37,7 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
         pytest.param({"evaluate.confidence": 1.0}, "below 1", id="confidence"),
         pytest.param({"splits.valid_cutoffs": 0}, "1 or more", id="cutoffs"),
         pytest.param({"splits.max_train_cutoffs": 0}, "null for all", id="train-cutoffs"),
-        pytest.param({"splits.valid_user_fraction": 1}, "below 1", id="fraction-bound"),
+        pytest.param({"splits.valid_user_fraction": 0.5}, "below 0.5", id="fraction-bound"),
         pytest.param({"snapshot.rows_per_shard": 0}, "65536", id="shard"),
         pytest.param({"thresholds.costs": 5}, "a mapping", id="number-for-mapping"),
         pytest.param({"fit.refit": "some"}, "all, test, none", id="refit"),
