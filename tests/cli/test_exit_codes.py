@@ -127,7 +127,7 @@ def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("runs/*/checkpoint/*")):
+        while not list(tmp_path.glob("runs/*/fits/first/checkpoint/*")):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.2)
@@ -140,4 +140,4 @@ def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path) -> None:
     assert b"Traceback" not in errors
     (run,) = (tmp_path / "runs").iterdir()
     assert not (run / "fit.json").exists()
-    assert list((run / "checkpoint").iterdir())
+    assert list((run / "fits" / "first" / "checkpoint").iterdir())

@@ -140,7 +140,7 @@ def judge(data, config, folder):
 
 
 def test_equal_size_narrows_the_gap_in_ranking_that_a_short_training_leaves(data, tmp_path):
-    short = dataclasses.replace(SMALL, numeric_epochs=4)
+    short = dataclasses.replace(SMALL, numeric_epochs=2)
     plain, _ = judge(data, short, tmp_path / "plain")
     config = dataclasses.replace(
         short, group_reweighting="is_few", group_reweighting_rule=EQUAL_SIZE
