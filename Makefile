@@ -42,8 +42,9 @@ demo: $(DEMO_STAMP) ## Load real data, build features, train, score; work goes t
 	@.venv/bin/python -m demo.run
 
 .PHONY: test
+# One process a core, one thread a process: threads that share a core wait for each other.
 test: $(DEV_STAMP) ## Run every test: Python, dbt, browser, the whole path on small data
-	@.venv/bin/python -m pytest $(TESTS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto $(TESTS)
 
 .PHONY: lint
 lint: lint-python lint-sql ## Check style of Python and SQL, and the import rules
