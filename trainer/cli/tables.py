@@ -106,6 +106,8 @@ def _number(value: float | None) -> str:
 def verdict(metrics: Mapping[str, Any]) -> str:
     """Say how the model stands against its best baseline."""
     best = metrics.get("best_baseline")
+    if (metrics["model"], best) == ("gbm", "lightgbm"):
+        return "the model is the best baseline itself: gradient boosting was chosen on validation"
     gap = metrics["differences"][best]["auroc"] if best else None
     if gap is None or gap["low"] is None:
         return "no baseline to compare with"

@@ -25,6 +25,7 @@ MIN_ISOTONIC_ROWS = 1000
 MIN_ISOTONIC_CLASS_ROWS = 50
 
 _TOLERANCE = 1e-4  # nats per row: below it two calibrators are the same for any purpose
+_ISOTONIC_GAIN = 5e-4  # its steps give many customers one score: it must pay for their order
 _MIN_SLOPE = 0.01  # keeps the map increasing, whatever the rows say
 _SLOPE_RIDGE = 1.0  # one row's worth of pull towards the identity
 _INTERCEPT_RIDGE = 0.01
@@ -74,8 +75,11 @@ def fit_calibrator(
         folds_N = _assign_folds(indices_N, num_groups, seed)
         found = {kind: _cross_fitted_loss(kind, logits_N, labels_N, folds_N) for kind in tried}
         losses |= found
+        smooth = [loss for kind, loss in found.items() if kind != "isotonic"]
+        if smooth and found.get("isotonic", np.inf) > min(smooth) - _ISOTONIC_GAIN:
+            found.pop("isotonic", None)
         best = min(found.values())
-        chosen = next(kind for kind in tried if found[kind] <= best + _TOLERANCE)
+        chosen = next(kind for kind in found if found[kind] <= best + _TOLERANCE)
         reason = "; ".join(filter(None, [reason, "lowest cross-fitted log loss"]))
     table = {
         "chosen": chosen,
