@@ -54,8 +54,15 @@ class Runner(Protocol):
     def feature_groups(self) -> tuple[str, ...]:
         """Names of the groups that effects are told for."""
 
-    def run(self, behavior_texts: pa.Array, review_texts: pa.Array, features: FloatArray) -> Output:
-        """Compute logits and group effects of B rows."""
+    def run(
+        self,
+        behavior_texts: pa.Array,
+        review_texts: pa.Array,
+        features: FloatArray,
+        *,
+        with_effects: bool = True,
+    ) -> Output:
+        """Compute logits and group effects of B rows; effects (B, 0) if not wanted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +72,8 @@ class Scores:
     Attributes:
         logits: (B,) float64, uncalibrated.
         probabilities: (B,) float64 in (0, 1), calibrated.
-        effects: (B, G) float64, by how many logits each group raises the risk.
+        effects: (B, G) float64, by how many logits each group raises the risk; (B, 0) if not
+            wanted.
     """
 
     logits: FloatArray
@@ -99,21 +107,23 @@ class Scorer:
         self._schema = input_schema(bundle.feature_names)
 
     @classmethod
-    def load(cls, bundle: Bundle, *, device: str = "auto") -> Scorer:
+    def load(cls, bundle: Bundle, *, device: str = "auto", precision: str = "auto") -> Scorer:
         """Load the members of the bundle that have a weight; only ``bert`` imports torch.
 
         Args:
             bundle: A verified bundle.
             device: ``auto`` (a GPU when there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
+            precision: ``auto`` (what the bundle recorded as checked) or ``fp32``.
 
         Raises:
             BundleIntegrityError: Weights and configuration do not fit each other.
-            ScoringError: The device does not exist.
+            ScoringError: The device does not exist, or another ``precision``.
         """
         from churn_udf.model.ensemble import EnsembleRunner
 
         features = bundle.manifest.features
-        return cls(bundle, EnsembleRunner.load(bundle.directory, features, device=device))
+        runner = EnsembleRunner.load(bundle.directory, features, device=device, precision=precision)
+        return cls(bundle, runner)
 
     def score_batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Score a stream, holding at most ``MAX_BATCH_ROWS`` rows of results at a time.
@@ -157,6 +167,7 @@ class Scorer:
         features: FloatArray,
         *,
         labels: pa.Array | None = None,
+        with_effects: bool = True,
     ) -> Scores:
         """Score rows given as arrays.
 
@@ -165,6 +176,7 @@ class Scorer:
             review_texts: (B,) strings, empty where there is no review.
             features: (B, F) float64 in model order, NaN where unknown.
             labels: (B,) input hashes that name rows in errors; row numbers if not given.
+            with_effects: Whether the effects of groups are wanted; they cost time.
 
         Raises:
             ScoringError: See ``score_batch``.
@@ -178,11 +190,17 @@ class Scorer:
             row, index = np.argwhere(np.isinf(features))[0]
             name = self.bundle.feature_names[index]
             raise _row_error(labels, row, name, features[row, index], "a number or null (unknown)")
-        logits, effects = [np.empty(0)], [np.empty((0, len(self._runner.feature_groups)))]
+        num_groups = len(self._runner.feature_groups) if with_effects else 0
+        logits, effects = [np.empty(0)], [np.empty((0, num_groups))]
         for start in range(0, len(features), MAX_BATCH_ROWS):
             rows = slice(start, start + MAX_BATCH_ROWS)
             with self._lock:
-                output = self._runner.run(behavior_texts[rows], review_texts[rows], features[rows])
+                output = self._runner.run(
+                    behavior_texts[rows],
+                    review_texts[rows],
+                    features[rows],
+                    with_effects=with_effects,
+                )
             logits.append(output.logits)
             effects.append(output.group_effects)
         return self._checked(np.concatenate(logits), np.concatenate(effects), labels)

@@ -26,6 +26,7 @@ from churn_udf.errors import BundleIntegrityError
 from churn_udf.model.config import TEXT_GROUP
 from churn_udf.model.linear import LinearModel
 from churn_udf.model.output import ModelOutput
+from churn_udf.model.precision import AUTO
 from churn_udf.model.trees import TreeModel
 
 FloatArray = npt.NDArray[np.float64]
@@ -101,9 +102,14 @@ class Member(Protocol):
     """One model of an ensemble."""
 
     def run(
-        self, behavior_texts: pa.Array, review_texts: pa.Array, features: FloatArray
+        self,
+        behavior_texts: pa.Array,
+        review_texts: pa.Array,
+        features: FloatArray,
+        *,
+        with_effects: bool = True,
     ) -> ModelOutput:
-        """Compute logits (B,) and effects (B, G) of B rows."""
+        """Compute logits (B,) and effects (B, G) of B rows; effects (B, 0) if not wanted."""
 
 
 class TabularMember:
@@ -123,16 +129,20 @@ class TabularMember:
             self._group_FG[index, groups.index(feature.group)] = 1.0
 
     def run(
-        self, behavior_texts: pa.Array, review_texts: pa.Array, features: FloatArray
+        self,
+        behavior_texts: pa.Array,
+        review_texts: pa.Array,
+        features: FloatArray,
+        *,
+        with_effects: bool = True,
     ) -> ModelOutput:
         """Compute logits and effects; the texts are not read."""
-        if isinstance(self._model, TreeModel):
-            logits = self._model.logits(features)
-            effects_BF = self._model.contributions(features)
-        else:
-            logits = self._model.logits(features, self._names)
-            effects_BF = self._model.contributions(features, self._names)
-        return ModelOutput(logits, effects_BF @ self._group_FG)
+        is_tree = isinstance(self._model, TreeModel)
+        arguments = (features,) if is_tree else (features, self._names)
+        logits = self._model.logits(*arguments)
+        if not with_effects:
+            return ModelOutput(logits, np.empty((len(features), 0)))
+        return ModelOutput(logits, self._model.contributions(*arguments) @ self._group_FG)
 
 
 class EnsembleRunner:
@@ -154,7 +164,12 @@ class EnsembleRunner:
 
     @classmethod
     def load(
-        cls, directory: Path, features: Sequence[FeatureSpec], *, device: str = "auto"
+        cls,
+        directory: Path,
+        features: Sequence[FeatureSpec],
+        *,
+        device: str = "auto",
+        precision: str = AUTO,
     ) -> EnsembleRunner:
         """Load what has a weight from a bundle or model directory.
 
@@ -163,19 +178,26 @@ class EnsembleRunner:
                 it holds ``bert`` alone.
             features: All features in model order.
             device: For the encoder: ``auto``, ``cpu``, ``cuda``, ...
+            precision: For the encoder: ``auto`` (what the bundle recorded as checked) or ``fp32``.
 
         Raises:
             BundleIntegrityError: A file is missing or damaged, or reads other features.
-            ScoringError: The device does not exist.
+            ScoringError: The device does not exist, or another ``precision``.
         """
         ensemble = read_ensemble(directory)
         members = {
-            name: _load_member(name, directory, features, device) for name in ensemble.weights
+            name: _load_member(name, directory, features, device, precision)
+            for name in ensemble.weights
         }
         return cls(ensemble, members, features)
 
     def run(
-        self, behavior_texts: pa.Array, review_texts: pa.Array, features: FloatArray
+        self,
+        behavior_texts: pa.Array,
+        review_texts: pa.Array,
+        features: FloatArray,
+        *,
+        with_effects: bool = True,
     ) -> ModelOutput:
         """Compute logits and the effect of each feature group.
 
@@ -183,10 +205,12 @@ class EnsembleRunner:
             behavior_texts: (B,) strings, no nulls.
             review_texts: (B,) strings, no nulls; empty where there is no review.
             features: (B, F) float64 in the order of ``feature_names``, NaN where unknown.
+            with_effects: Whether effects are wanted; without, ``group_effects`` is (B, 0).
         """
-        logits, effects = {}, np.zeros((len(features), len(self.feature_groups)))
+        num_groups = len(self.feature_groups) if with_effects else 0
+        logits, effects = {}, np.zeros((len(features), num_groups))
         for name, member in self.members.items():
-            output = member.run(behavior_texts, review_texts, features)
+            output = member.run(behavior_texts, review_texts, features, with_effects=with_effects)
             logits[name] = output.logits
             effects += self.ensemble.weights[name] * output.group_effects
         return ModelOutput(self.ensemble.combine(logits), effects)
@@ -216,13 +240,13 @@ def read_ensemble(directory: Path) -> Ensemble:
 
 
 def _load_member(
-    name: str, directory: Path, features: Sequence[FeatureSpec], device: str
+    name: str, directory: Path, features: Sequence[FeatureSpec], device: str, precision: str
 ) -> Member:
     """Load one member."""
     if name == BERT:
         from churn_udf.model.runner import ModelRunner
 
-        runner = ModelRunner.load(directory, device=device)
+        runner = ModelRunner.load(directory, device=device, precision=precision)
         names = tuple(feature.name for feature in features)
         if runner.feature_names != names:
             raise BundleIntegrityError(

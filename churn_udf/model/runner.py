@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,11 @@ from churn_udf.contracts.bundle import TOKENIZER_DIR
 from churn_udf.errors import ScoringError
 from churn_udf.model.classifier import ChurnClassifier
 from churn_udf.model.output import ModelOutput
+from churn_udf.model.precision import AUTO, Precision, choose_precision, usable_mode
 from churn_udf.tokenization import TokenBatch, Tokenizer, load_tokenizer
 
 FloatArray = npt.NDArray[np.float64]
+LOGGER = logging.getLogger(__name__)
 
 CPU_TOKEN_BUDGET = 4_096
 """Tokens a batch on the CPU: larger ones fall out of the cache (measured, see FACTS)."""
@@ -41,6 +45,12 @@ def resolve_device(device: str) -> torch.device:
         ) from error
 
 
+@functools.cache
+def _log_once(reason: str) -> None:
+    """Warn of a fallback the first time that it is met."""
+    LOGGER.warning("%s", reason)
+
+
 class ModelRunner:
     """A model with its tokenizer on a device; not thread-safe.
 
@@ -49,6 +59,8 @@ class ModelRunner:
         tokenizer: Its tokenizer.
         device: ``auto``, ``cpu``, ``cuda``, ...
         token_budget: Tokens a batch; none picks by device.
+        precision: What the encoder computes in; none is fp32. ``mode`` tells what it came to on
+            this machine.
     """
 
     def __init__(
@@ -58,26 +70,42 @@ class ModelRunner:
         *,
         device: str = "auto",
         token_budget: int | None = None,
+        precision: Precision | None = None,
     ) -> None:
         self.device = resolve_device(device)
         self.model = model.to(self.device).eval()
         self.tokenizer = tokenizer
         default = CPU_TOKEN_BUDGET if self.device.type == "cpu" else GPU_TOKEN_BUDGET
         self.token_budget = token_budget or default
+        self.mode, reason = usable_mode((precision or Precision()).mode, self.device)
+        if reason is not None:
+            _log_once(reason)
 
     @classmethod
     def load(
-        cls, directory: Path, *, device: str = "auto", token_budget: int | None = None
+        cls,
+        directory: Path,
+        *,
+        device: str = "auto",
+        token_budget: int | None = None,
+        precision: str = AUTO,
     ) -> ModelRunner:
-        """Read model and tokenizer from a bundle or model directory.
+        """Read model, tokenizer and precision from a bundle or model directory.
+
+        Args:
+            directory: With the files of model and tokenizer.
+            device: ``auto``, ``cpu``, ``cuda``, ...
+            token_budget: Tokens a batch; none picks by device.
+            precision: ``auto``, which is what the bundle recorded, or ``fp32``.
 
         Raises:
             BundleIntegrityError: A file is missing or damaged.
-            ScoringError: The device does not exist.
+            ScoringError: The device does not exist, or another ``precision``.
         """
+        chosen = choose_precision(precision, directory)
         tokenizer = load_tokenizer(directory / TOKENIZER_DIR)
         model = ChurnClassifier.load(directory)
-        return cls(model, tokenizer, device=device, token_budget=token_budget)
+        return cls(model, tokenizer, device=device, token_budget=token_budget, precision=chosen)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -90,7 +118,12 @@ class ModelRunner:
         return self.model.group_names
 
     def run(
-        self, behavior_texts: pa.Array, review_texts: pa.Array, features: FloatArray
+        self,
+        behavior_texts: pa.Array,
+        review_texts: pa.Array,
+        features: FloatArray,
+        *,
+        with_effects: bool = True,
     ) -> ModelOutput:
         """Compute logits and the effect of each feature group.
 
@@ -98,47 +131,41 @@ class ModelRunner:
             behavior_texts: (B,) strings, no nulls.
             review_texts: (B,) strings, no nulls; empty where there is no review.
             features: (B, F) float64 in the order of ``feature_names``, NaN where unknown.
+            with_effects: Whether effects are wanted; without, ``group_effects`` is (B, 0).
         """
         if self.model.reads_text:
             tokens = self.tokenizer.encode(behavior_texts, review_texts)
         else:
             tokens = TokenBatch.without_text(len(features), self.tokenizer.first_id)
-        return self.run_tokens(tokens, features)
+        return self.run_tokens(tokens, features, with_effects=with_effects)
 
-    def run_tokens(self, tokens: TokenBatch, features: FloatArray) -> ModelOutput:
+    def run_tokens(
+        self, tokens: TokenBatch, features: FloatArray, *, with_effects: bool = True
+    ) -> ModelOutput:
         """Compute the same from token ids."""
         logits = np.empty(len(tokens))
-        effects = np.empty((len(tokens), len(self.feature_groups)))
+        effects = np.empty((len(tokens), len(self.feature_groups) if with_effects else 0))
         for indices in plan_batches(tokens.lengths, self.token_budget):
-            chosen = tokens.take(indices)
-            logits[indices], effects[indices] = self._run_batch(chosen, features[indices])
+            with torch.inference_mode():
+                text_BD, codes_BFC = self._inputs(tokens.take(indices), features[indices])
+                logits_B = self.model.fuse(text_BD, codes_BFC)
+                logits[indices] = logits_B.double().cpu().numpy()
+                if with_effects:
+                    effects_BG = self.model.group_effects(logits_B, text_BD, codes_BFC)
+                    effects[indices] = effects_BG.double().cpu().numpy()
         return ModelOutput(logits, effects)
 
     def logits(self, tokens: TokenBatch, features: FloatArray) -> FloatArray:
         """Return (B,) float64 logits alone, without effects."""
-        logits = np.empty(len(tokens))
-        for indices in plan_batches(tokens.lengths, self.token_budget):
-            chosen = tokens.take(indices)
-            with torch.inference_mode():
-                text_BD, codes_BFC = self._inputs(chosen, features[indices])
-                logits[indices] = self.model.fuse(text_BD, codes_BFC).double().cpu().numpy()
-        return logits
+        return self.run_tokens(tokens, features, with_effects=False).logits
 
     def _inputs(
         self, tokens: TokenBatch, features: FloatArray
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return encoded texts (B, D) and coded features (B, F, C)."""
+        """Return encoded texts (B, D) and coded features (B, F, C) of texts sorted by length."""
         text_BD = self.model.encode_text(
             torch.from_numpy(tokens.ids).to(self.device),
             torch.from_numpy(tokens.segments).to(self.device),
             tokens.lengths.tolist(),
         )
         return text_BD, self.model.coding(torch.from_numpy(features).to(self.device))
-
-    def _run_batch(self, tokens: TokenBatch, features: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Run one batch, texts sorted by length."""
-        with torch.inference_mode():
-            text_BD, codes_BFC = self._inputs(tokens, features)
-            logits_B = self.model.fuse(text_BD, codes_BFC)
-            effects_BG = self.model.group_effects(logits_B, text_BD, codes_BFC)
-        return logits_B.double().cpu().numpy(), effects_BG.double().cpu().numpy()

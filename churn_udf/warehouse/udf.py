@@ -42,6 +42,7 @@ def make_churn_score(get_scorer: Callable[[], Scorer]) -> Callable[[Any, Any, An
             behavior.filter(has_text),
             pc.fill_null(review.filter(has_text), ""),
             _feature_matrix(lists, len(scorer.bundle.feature_names)),
+            with_effects=False,
         )
         probabilities = np.full(len(behavior), np.nan)
         probabilities[has_text.to_numpy(zero_copy_only=False)] = scores.probabilities

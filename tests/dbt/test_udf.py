@@ -39,11 +39,12 @@ class FakeRunner:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def run(self, behavior_texts, review_texts, features):
+    def run(self, behavior_texts, review_texts, features, *, with_effects=True):
+        assert not with_effects, "the function returns probabilities alone"
         self.sizes.append(len(features))
         self.reviews = review_texts.to_pylist()
         self.features = features
-        return FakeOutput(np.nan_to_num(features[:, 0]), np.zeros((len(features), len(GROUPS))))
+        return FakeOutput(np.nan_to_num(features[:, 0]), np.zeros((len(features), 0)))
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +169,8 @@ def test_cursors_in_several_threads_see_the_function(connection):
 
 def test_a_row_that_fails_stops_the_query(bundle):
     class Broken(FakeRunner):
-        def run(self, behavior_texts, review_texts, features):
-            output = super().run(behavior_texts, review_texts, features)
+        def run(self, behavior_texts, review_texts, features, **options):
+            output = super().run(behavior_texts, review_texts, features, **options)
             output.logits[0] = float("nan")
             return output
 

@@ -33,12 +33,12 @@ class FakeRunner:
         self.sizes: list[int] = []
         self.running = 0
 
-    def run(self, behavior_texts, review_texts, features):
+    def run(self, behavior_texts, review_texts, features, *, with_effects=True):
         self.running += 1
         assert self.running == 1, "two threads at once"
         self.sizes.append(len(features))
         known = np.nan_to_num(features)
-        effects = np.column_stack([known, np.zeros(len(known))])
+        effects = np.column_stack([known, np.zeros(len(known))])[:, : None if with_effects else 0]
         self.running -= 1
         return FakeOutput(known[:, 0].copy(), effects)
 
@@ -136,9 +136,9 @@ def test_columns_may_come_in_any_order_and_with_others(scorer):
 
 def test_unknown_features_are_given_as_nan(bundle):
     class Recorder(FakeRunner):
-        def run(self, behavior_texts, review_texts, features):
+        def run(self, behavior_texts, review_texts, features, **options):
             self.seen = features
-            return super().run(behavior_texts, review_texts, features)
+            return super().run(behavior_texts, review_texts, features, **options)
 
     recorder = Recorder()
     rows = [{"order_count": None}, {"order_count": float("nan")}, {"order_count": 2}]
@@ -173,8 +173,8 @@ def test_a_row_without_hash_is_an_error(scorer):
 @pytest.mark.parametrize("where", ["logits", "group_effects"])
 def test_a_score_that_is_not_finite_is_an_error(bundle, bad, where):
     class Broken(FakeRunner):
-        def run(self, *args):
-            output = super().run(*args)
+        def run(self, *args, **options):
+            output = super().run(*args, **options)
             getattr(output, where)[1] = bad
             return output
 
