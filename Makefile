@@ -14,6 +14,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.10 python3 python; d
 # target installs nothing and a changed pin is installed.
 KEY := $(shell cat pyproject.toml constraints*.txt scripts/requirements-lint.txt | cksum | tr -d ' ')
 DEMO_STAMP := .venv/.installed-demo-$(KEY)
+BENCH_STAMP := .venv/.installed-bench-$(KEY)
 DEV_STAMP := .venv/.installed-dev-$(KEY)
 LINT_STAMP := .venv-lint/.installed-lint-$(KEY)
 
@@ -29,6 +30,9 @@ help: ## Show this list
 
 $(DEMO_STAMP):
 	@scripts/setup_venv.sh "$(PYTHON)" .venv $@ -c constraints.txt -e '.[train,demo]'
+
+$(BENCH_STAMP):
+	@scripts/setup_venv.sh "$(PYTHON)" .venv $@ -c constraints.txt -e '.[train,adapters,demo,bench]'
 
 $(DEV_STAMP):
 	@scripts/setup_venv.sh "$(PYTHON)" .venv $@ -c constraints.txt -e '.[train,tune,adapters,tensorboard,wandb,mlflow,demo,minilm,dev]'
@@ -69,7 +73,7 @@ types: $(DEV_STAMP) ## Check types with mypy
 	@.venv/bin/mypy
 
 .PHONY: bench
-bench: $(DEMO_STAMP) ## Run the benchmarks
+bench: $(BENCH_STAMP) ## Run the benchmarks
 	@for file in benchmarks/bench_*.py; do echo "$$file"; .venv/bin/python "$$file"; done
 
 .PHONY: check
