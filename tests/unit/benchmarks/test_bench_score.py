@@ -7,14 +7,16 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import bench_score
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+
+import bench_score
 from scoring_ways import onnx_ways
-from scoring_ways.table import sigmoid
-from scoring_ways.torch_ways import reference_logits, word_tokenizer
+from scoring_ways.onnx_graphs import PrunedBert
+from scoring_ways.table import Way, sigmoid
+from scoring_ways.torch_ways import in_order, reference_logits, sorted_batches, word_tokenizer
 from scoring_ways.workload import ENCODERS, EncoderShape, Workload
 
 SHAPE = EncoderShape(name="small", num_layers=2, hidden_size=16, num_heads=2, num_words=40)
@@ -90,3 +92,56 @@ def test_a_wrong_option_is_an_error(
         bench_score.parse(flags)
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("script", "is_fast", "said"),
+    [
+        ("print('table'); print('[{\"users\": 7, \"ratio\": 1.3}]')", True, "| 7 | 1.3 |"),
+        ('print(\'[{"users": 7, "ratio": 1.31}]\'); exit(1)', False, "| 7 | 1.31 |"),
+        ("print('table'); raise SystemExit('no room')", False, "exit code 1 and no table"),
+        ("", False, "its last words: nothing"),
+    ],
+    ids=["at the bound", "beyond the bound", "failed", "silent"],
+)
+def test_whole_path_is_what_its_own_benchmark_prints_last(
+    script: str,
+    is_fast: bool,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "bench_path.py"
+    file.write_text(script)
+    monkeypatch.setattr(bench_score, "PATH_BENCHMARK", file)
+    path = bench_score.whole_path(7)
+    bench_score.print_path(path)
+    assert path["is_fast"] is is_fast
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_fused", [False, True], ids=["apart", "fused"])
+def test_pruned_graph_gives_the_logits_of_the_whole_one(is_fused: bool) -> None:
+    workload = Workload(SHAPE, 20)
+    tokens = workload.draw(0)
+    pruned = PrunedBert(workload.reference(), is_fused=is_fused)
+    order, batches = sorted_batches(tokens, 8)
+    with torch.inference_mode():
+        logits = [pruned(*(torch.from_numpy(part) for part in batch)).numpy() for batch in batches]
+    np.testing.assert_allclose(
+        in_order(order, logits), reference_logits(workload, tokens), atol=1e-4
+    )
+
+
+def test_runtimes_score_as_the_reference(tmp_path: Path) -> None:
+    for package in ("onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(package, reason="the extra `bench` is not installed")
+    workload = Workload(SHAPE, 40)
+    tokens = workload.draw(0)
+    expected = sigmoid(reference_logits(workload, tokens))
+    most = {"fp32": 1e-4, "bf16": 0.1, "int8": 0.4}
+    for way in onnx_ways.onnx_ways(workload, tmp_path):
+        assert isinstance(way, Way), way.name
+        change = np.abs(sigmoid(way.run(way.prepare(tokens))) - expected).max()
+        assert change < most[way.precision], way.name

@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+
+from churn_udf.tokenization import TokenBatch
 from scoring_ways.floor import count_flops
 from scoring_ways.table import (
     BASELINE,
@@ -22,8 +24,6 @@ from scoring_ways.table import (
     rounded,
 )
 from scoring_ways.workload import POPULATION, EncoderShape, sample_lengths
-
-from churn_udf.tokenization import TokenBatch
 
 SHAPE = EncoderShape(name="two", num_layers=2, hidden_size=8, num_heads=2, num_words=20)
 
