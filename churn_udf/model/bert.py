@@ -3,7 +3,8 @@
 Parameter names are those of ``transformers.BertModel``, so weights move both ways unchanged
 (parity is a test). RoBERTa is the same but for its first position, ELECTRA but for embeddings
 that may be narrower than the layers. Every dense layer runs on all tokens at once; attention
-runs within each text, by one call per group of equal length; the last layer is computed for the
+runs within each text, by one call per group of equal length, or by one call of a
+variable-length kernel where the device has one; the last layer is computed for the
 first token of each text alone, as nothing else is read. Architecture: Devlin et al. 2019.
 
 Shape suffixes: N tokens of all texts, B texts, T tokens of a text, D hidden, H heads,
@@ -19,8 +20,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from churn_udf.model import varlen
 from churn_udf.model.adapters import KeyValuePrefix
 from churn_udf.model.families import position_offset
+from churn_udf.model.varlen import TextBounds
 
 INITIALIZER_STD = 0.02
 
@@ -79,6 +82,18 @@ class _SelfAttention(nn.Module):
         """Return (N, D), or (B, D) for the first token of each text alone."""
         queries = self.query(hidden_ND[layout.first_B] if first_only else hidden_ND)
         keys, values = self.key(hidden_ND), self.value(hidden_ND)
+        if self.prefix is None and not self.training:
+            heads = (self.num_heads, -1)
+            queries_QHK = queries.unflatten(-1, heads)
+            if varlen.is_usable(queries_QHK):
+                attended_QHK = varlen.attend(
+                    queries_QHK,
+                    keys.unflatten(-1, heads),
+                    values.unflatten(-1, heads),
+                    layout.text_bounds(first_only=first_only),
+                    layout.text_bounds(first_only=False),
+                )
+                return attended_QHK.flatten(-2)
         # One split, as the gradient of a slice is a whole matrix of zeros for every group.
         sizes = [count * length for count, length in layout.groups]
         query_sizes = [count for count, _ in layout.groups] if first_only else sizes
@@ -157,6 +172,19 @@ class PackedLayout:
         values, counts = torch.unique_consecutive(lengths_B, return_counts=True)
         self.groups = list(zip(counts.tolist(), values.tolist(), strict=True))
         """(count, length) of the texts of equal length, one after the other."""
+        self._ends_B = torch.cumsum(lengths_B, 0)
+        self._bounds: dict[bool, TextBounds] = {}
+
+    def text_bounds(self, *, first_only: bool) -> TextBounds:
+        """Return where each text begins and ends among all tokens, or among the first ones."""
+        if first_only not in self._bounds:
+            ends = torch.arange(1, len(self._ends_B) + 1) if first_only else self._ends_B
+            longest = 1 if first_only else max(length for _, length in self.groups)
+            offsets = functional.pad(ends, (1, 0)).int()
+            self._bounds[first_only] = TextBounds(
+                offsets.to(self.first_B.device, non_blocking=True), longest
+            )
+        return self._bounds[first_only]
 
 
 class PackedBert(nn.Module):
