@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from churn_udf.contracts.bundle import MEMBER_FILES
 from churn_udf.model.ensemble import KINDS, STACK
+from churn_udf.model.precision import PRECISIONS
 from trainer.data.snapshot import SnapshotConfig
 from trainer.data.splits import SplitConfig
 from trainer.errors import ConfigError
@@ -169,6 +170,36 @@ class GateConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionConfig:
+    """How far scores may move for speed: the bounds of a mode faster than fp32.
+
+    Packaging tries each mode on validation rows; the fastest within all bounds scores.
+    """
+
+    modes: tuple[str, ...] = PRECISIONS
+    """``fp32``, ``bf16``, ``int8``: which may be chosen; fp32 alone keeps scores exact."""
+    max_probability_change: float = 0.01
+    """Largest change of any row's probability."""
+    max_auroc_change: float = 0.001
+    """Largest change of AUROC, up or down."""
+    max_tier_flips: float = 0.005
+    """Largest share of rows whose risk tier changes."""
+    max_rows: int = 4_000
+    """Validation rows to try the modes on, the newest."""
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        _require_subset("precision.modes", self.modes, PRECISIONS)
+        for name in ("max_probability_change", "max_auroc_change", "max_tier_flips"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(
+                    f"precision.{name} is {getattr(self, name)}; allowed: between 0 and 1"
+                )
+        if self.max_rows < 1:
+            raise ConfigError(f"precision.max_rows is {self.max_rows}; allowed: 1 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Every setting of ``churn-train``."""
 
@@ -186,6 +217,8 @@ class TrainConfig:
     """From which probability a customer is flagged."""
     gate: GateConfig = dataclasses.field(default_factory=GateConfig)
     """What a model must show to be promoted by ``run``."""
+    precision: PrecisionConfig = dataclasses.field(default_factory=PrecisionConfig)
+    """How far scores may move for speed."""
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     """Where runs are logged besides their own folder."""
 

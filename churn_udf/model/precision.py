@@ -35,6 +35,8 @@ class Precision:
     activation_ranges: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     """Dense layer of the encoder, by its name in ``state_dict`` without ``.weight`` -> smallest and
     largest input seen in calibration; needed by int8 alone. See ``calibrate_activations``."""
+    fallback: str = FP32
+    """The mode for machines that cannot do ``mode``, a GPU for one: ``bf16`` or ``fp32``."""
     check: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What the packaging check found, JSON-ready; scoring does not read it."""
 
@@ -42,12 +44,13 @@ class Precision:
         """Check mode and ranges.
 
         Raises:
-            BundleIntegrityError: Unknown mode, int8 without ranges, or a range that is not two
-                finite numbers in order.
+            BundleIntegrityError: Unknown mode or fallback, int8 without ranges, or a range that is
+                not two finite numbers in order.
         """
-        if self.mode not in PRECISIONS:
+        if self.mode not in PRECISIONS or self.fallback not in (BF16, FP32):
             raise BundleIntegrityError(
-                f"precision mode {self.mode!r}; allowed: {', '.join(PRECISIONS)}"
+                f"precision mode {self.mode!r} with fallback {self.fallback!r}; allowed: "
+                f"{', '.join(PRECISIONS)} with {BF16} or {FP32}"
             )
         if self.mode == INT8 and not self.activation_ranges:
             raise BundleIntegrityError(
@@ -65,6 +68,7 @@ class Precision:
         """Return the text of ``precision.json``."""
         document = {
             "mode": self.mode,
+            "fallback": self.fallback,
             "activation_ranges": {
                 name: list(ends) for name, ends in self.activation_ranges.items()
             },
@@ -86,7 +90,10 @@ class Precision:
                 for name, (low, high) in document["activation_ranges"].items()
             }
             return cls(
-                mode=document["mode"], activation_ranges=ranges, check=dict(document["check"])
+                mode=document["mode"],
+                fallback=document["fallback"],
+                activation_ranges=ranges,
+                check=dict(document["check"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise BundleIntegrityError(
@@ -133,17 +140,19 @@ def choose_precision(wanted: str, directory: Path) -> Precision:
     )
 
 
-def usable_mode(mode: str, device: torch.device) -> tuple[str, str | None]:
+def usable_mode(mode: str, device: torch.device, *, fallback: str = FP32) -> tuple[str, str | None]:
     """Return the mode to run and, where that is not ``mode``, why.
 
     Args:
         mode: One of ``PRECISIONS``.
         device: Where the encoder is to run.
+        fallback: The mode to try next; fp32 runs everywhere.
     """
     missing = {FP32: lambda _: None, BF16: _missing_for_bf16, INT8: _missing_for_int8}[mode](device)
     if missing is None:
         return mode, None
-    return FP32, f"the bundle asks for {mode}, but {missing}; scores are computed in {FP32}"
+    instead = FP32 if mode == fallback else usable_mode(fallback, device)[0]
+    return instead, f"the bundle asks for {mode}, but {missing}; scores are computed in {instead}"
 
 
 def _missing_for_bf16(device: torch.device) -> str | None:

@@ -77,7 +77,8 @@ class ModelRunner:
         self.tokenizer = tokenizer
         default = CPU_TOKEN_BUDGET if self.device.type == "cpu" else GPU_TOKEN_BUDGET
         self.token_budget = token_budget or default
-        self.mode, reason = usable_mode((precision or Precision()).mode, self.device)
+        precision = precision or Precision()
+        self.mode, reason = usable_mode(precision.mode, self.device, fallback=precision.fallback)
         if reason is not None:
             _log_once(reason)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from churn_udf.model.precision import Precision
 from trainer.data.snapshot import Snapshot
 from trainer.evaluate import BASELINE_TITLES, METRIC_NAMES
 from trainer.judgement import model_title
@@ -23,6 +24,7 @@ def render_model_card(
     versions: Mapping[str, str],
     metrics: Mapping[str, Any],
     snapshot: Snapshot,
+    precision: Precision | None,
 ) -> str:
     """Return ``MODEL_CARD.md``.
 
@@ -31,6 +33,7 @@ def render_model_card(
         versions: Package versions.
         metrics: Content of ``metrics.json``.
         snapshot: What it was trained on.
+        precision: What the encoder computes in; None where none scores.
     """
     settings = snapshot.model_settings
     choice = metrics["threshold"]
@@ -63,6 +66,7 @@ def render_model_card(
         comparison=_comparison(metrics),
         worst_segment=_worst_segment(metrics.get("slices") or {}),
         calibration=f"{metrics['calibration']['chosen']} ({metrics['calibration']['reason']})",
+        precision=_precision(precision),
         threshold=f"{choice['threshold']:.3f}",
         threshold_reason=choice["reason"],
         limits=_limits(metrics),
@@ -74,6 +78,29 @@ def render_model_card(
 def _template() -> Template:
     """Return the card's template."""
     return Template(TEMPLATE_FILE.read_text(encoding="utf-8"))
+
+
+def _precision(precision: Precision | None) -> str:
+    """Say what the encoder computes in and what that changes."""
+    if precision is None:
+        return "Computed in fp64 by the members that read features alone"
+    parts = []
+    for mode, found in precision.check["modes"].items():
+        if "reason" in found:
+            parts.append(f"{mode} not tried ({found['reason']})")
+            continue
+        auroc = found["auroc_change"]
+        parts.append(
+            f"{mode} {'kept' if found['is_within'] else 'broke'} the bounds: probability by at "
+            f"most {found['max_probability_change']:.2g}, AUROC by "
+            f"{'an unknown amount' if auroc is None else format(auroc, '+.2g')}, tiers of "
+            f"{found['tier_flips']:.2%}"
+        )
+    return (
+        f"The encoder computes in {precision.mode} where the hardware can, otherwise in "
+        f"{precision.fallback}. Changes against fp32 on {precision.check['rows']:,} validation "
+        f"rows: {'; '.join(parts)}"
+    )
 
 
 def _reads(weights: Mapping[str, float]) -> str:

@@ -12,12 +12,16 @@ from churn_udf.contracts.bundle import (
     CALIBRATION_FILE,
     METRICS_FILE,
     MODEL_CARD_FILE,
+    PRECISION_FILE,
     THRESHOLDS_FILE,
 )
+from churn_udf.model.precision import FP32
+from trainer.config import to_mapping
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
 from trainer.errors import ParityError, RunError
 from trainer.release.model_card import render_model_card
+from trainer.release.precision import choose_precision
 from trainer.runs import (
     BUNDLE_FILE,
     FIT_FILE,
@@ -26,6 +30,7 @@ from trainer.runs import (
     evaluation_key,
     package_versions,
     read_json,
+    short_hash,
 )
 
 MAX_DIFFERENCE = 1e-5
@@ -55,8 +60,13 @@ def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: Path) 
     fit = run.read_json(FIT_FILE)
     training = training_facts(run, splits, fit, metrics)
     versions = package_versions()
+    precision = choose_precision(run, snapshot, splits)
     card = render_model_card(
-        training=training, versions=versions, metrics=metrics, snapshot=snapshot
+        training=training,
+        versions=versions,
+        metrics=metrics,
+        snapshot=snapshot,
+        precision=precision,
     )
     files: dict[str, Path | str | bytes] = {
         path.relative_to(run.model_dir).as_posix(): path
@@ -66,6 +76,8 @@ def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: Path) 
     for name in (CALIBRATION_FILE, THRESHOLDS_FILE, METRICS_FILE):
         files[name] = run.path / name
     files[MODEL_CARD_FILE] = card
+    if precision is not None:
+        files[PRECISION_FILE] = precision.to_json()
     bundle = write_bundle(
         models_dir,
         files=files,
@@ -80,7 +92,7 @@ def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: Path) 
         {
             "bundle_id": bundle.bundle_id,
             "models_dir": str(models_dir),
-            "evaluation_key": metrics["evaluation_key"],
+            "packaging_key": packaging_key(run),
             "max_abs_difference": difference,
         },
     )
@@ -92,14 +104,22 @@ def packaged_bundle_id(run: Run, models_dir: Path) -> str | None:
     from churn_udf.bundle_store import list_bundle_ids
 
     found = read_json(run.path / BUNDLE_FILE)
-    if found is None or found.get("evaluation_key") != evaluation_key(run.run_id, run.config):
+    if found is None or found.get("packaging_key") != packaging_key(run):
         return None
     bundle_id = str(found["bundle_id"])
     return bundle_id if bundle_id in list_bundle_ids(models_dir) else None
 
 
+def packaging_key(run: Run) -> str:
+    """Return a hash of everything that decides the bundle of a run."""
+    precision = to_mapping(run.config)["precision"]
+    return short_hash(
+        {"evaluation_key": evaluation_key(run.run_id, run.config), "precision": precision}
+    )
+
+
 def check_predictions(run: Run, snapshot: Snapshot, splits: Splits, bundle: Bundle) -> float:
-    """Score rows with the bundle and compare with what the run wrote of what it ships.
+    """Score rows with the bundle in fp32 and compare with what the run wrote of what it ships.
 
     Returns:
         The largest absolute difference of a probability.
@@ -111,7 +131,7 @@ def check_predictions(run: Run, snapshot: Snapshot, splits: Splits, bundle: Bund
 
     sample = run.read_json(SHIPPED_FILE)
     rows, expected = np.asarray(sample["rows"]), np.asarray(sample["probabilities"])
-    scorer = Scorer.load(bundle, device=run.config.fit.device)
+    scorer = Scorer.load(bundle, device=run.config.fit.device, precision=FP32)
     scores = scorer.score_arrays(*snapshot.texts(rows), snapshot.feature_matrix[rows])
     difference = float(np.max(np.abs(scores.probabilities - expected)))
     if not difference <= MAX_DIFFERENCE:
