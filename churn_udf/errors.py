@@ -41,3 +41,7 @@ class BundleMismatchError(BundleError):
 
 class ScoringError(ChurnError):
     """Rows that cannot be given a score."""
+
+
+class PublishError(ChurnError):
+    """Tables cannot be published as files, or what was published cannot be read."""

@@ -27,6 +27,7 @@ from demo.steps import (
 ROOT = Path(__file__).resolve().parent.parent
 WORK_DIR = Path(".demo")
 DUCKDB_PATH = WORK_DIR / "churn.duckdb"
+PUBLISH_DIR = WORK_DIR / "churn_published"  # where the plugin puts it
 VARS_PATH = Path("demo/vars.yml")
 TRAIN_CONFIG_PATH = Path("demo/train.yml")
 FEATURE_INPUTS = [Path("dbt_project"), Path("profiles"), WORK_DIR / "data" / STAMP_NAME]
@@ -70,6 +71,7 @@ def main() -> int:
         return 1
     console.write(
         f"\nScores:  table churn_scores (and churn_scores_current) in {DUCKDB_PATH}\n"
+        f"         {PUBLISH_DIR}/current/*.parquet, readable during a run too\n"
         f"Report:  {Path(run['report']).resolve()}\n"
         f"All steps took {time.monotonic() - started_at:.0f} s"
     )

@@ -68,7 +68,7 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
         SettingsError: The profile lacks the plugin, or ``churn_examples`` is out of date.
     """
     context = read_context(session)
-    log = _logger()
+    log = dbt_logger()
     champion = read_champion(context.models_dir)
     if champion is None:
         log(
@@ -243,7 +243,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _logger() -> Callable[[str], None]:
+def dbt_logger() -> Callable[[str], None]:
     """Return a function that writes to dbt's console and log file."""
     from dbt.adapters.events.logging import AdapterLogger
 

@@ -5,7 +5,10 @@ In ``profiles.yml``::
     plugins:
       - module: churn_udf.warehouse.duckdb_plugin
         alias: churn
-        config: {models_dir: models, device: auto}
+        config: {models_dir: models, device: auto, publish_dir: published, publish_keep: 3}
+
+Only ``models_dir`` is required. Published tables go to ``<name of the DuckDB file>_published``
+beside that file unless ``publish_dir`` says another folder, or ``false`` for none.
 
 Importing this module, and connecting, loads no torch; the first score does.
 """
@@ -19,10 +22,17 @@ from typing import TYPE_CHECKING, Any
 from dbt.adapters.duckdb.plugins import BasePlugin
 
 from churn_udf.errors import SettingsError
-from churn_udf.warehouse import DEVICE_VARIABLE, MODELS_DIR_VARIABLE
+from churn_udf.publishing import KEEP_VERSIONS
+from churn_udf.warehouse import (
+    DEVICE_VARIABLE,
+    MODELS_DIR_VARIABLE,
+    PUBLISH_DIR_VARIABLE,
+    PUBLISH_KEEP_VARIABLE,
+)
 from churn_udf.warehouse.udf import (
     CHECKED_FUNCTION_NAME,
     FUNCTION_NAME,
+    ONCE_FUNCTION_NAME,
     make_checked_churn_score,
     make_churn_score,
 )
@@ -30,7 +40,7 @@ from churn_udf.warehouse.udf import (
 if TYPE_CHECKING:
     from churn_udf.scoring import Scorer
 
-CONFIG_KEYS = ("models_dir", "device")
+CONFIG_KEYS = ("models_dir", "device", "publish_dir", "publish_keep")
 
 
 class Plugin(BasePlugin):
@@ -39,6 +49,8 @@ class Plugin(BasePlugin):
     Attributes:
         models_dir: Where bundles and the champion pointer are.
         device: Where the model runs: auto, cpu, cuda, ...
+        publish_dir: Where the score marts are published as files; none when that is off.
+        publish_keep: How many published versions are kept.
     """
 
     def initialize(self, plugin_config: dict[str, Any]) -> None:
@@ -49,6 +61,8 @@ class Plugin(BasePlugin):
         """
         self.models_dir = Path(_text(plugin_config, "models_dir")).expanduser().absolute()
         self.device = _text({"device": "auto", **plugin_config}, "device")
+        self.publish_dir = self._publish_dir(plugin_config)
+        self.publish_keep = _count({"publish_keep": KEEP_VERSIONS, **plugin_config}, "publish_keep")
         unknown = sorted(set(plugin_config) - set(CONFIG_KEYS) - self._profile_settings())
         if unknown:
             raise SettingsError(
@@ -66,25 +80,44 @@ class Plugin(BasePlugin):
             type="arrow",
             null_handling="special",
         )
-        conn.create_function(
-            CHECKED_FUNCTION_NAME,
-            make_checked_churn_score(self._scorer),
-            ["VARCHAR", "VARCHAR", "DOUBLE[]", "VARCHAR"],
-            "DOUBLE",
-            type="arrow",
-            null_handling="special",
-        )
+        checked = make_checked_churn_score(self._scorer)
+        for name, has_side_effects in ((CHECKED_FUNCTION_NAME, False), (ONCE_FUNCTION_NAME, True)):
+            conn.create_function(
+                name,
+                checked,
+                ["VARCHAR", "VARCHAR", "DOUBLE[]", "VARCHAR"],
+                "DOUBLE",
+                type="arrow",
+                null_handling="special",
+                side_effects=has_side_effects,
+            )
 
     def configure_cursor(self, cursor: Any) -> None:
         """Leave the settings where the Python model finds them: session variables."""
         cursor.execute(f"set variable {MODELS_DIR_VARIABLE} = {_literal(str(self.models_dir))}")
         cursor.execute(f"set variable {DEVICE_VARIABLE} = {_literal(self.device)}")
+        if self.publish_dir is not None:
+            folder = _literal(str(self.publish_dir))
+            cursor.execute(f"set variable {PUBLISH_DIR_VARIABLE} = {folder}")
+            cursor.execute(f"set variable {PUBLISH_KEEP_VARIABLE} = {self.publish_keep}")
 
     def _scorer(self) -> Scorer:
         """Return the champion's scorer, loading it at first use."""
         from churn_udf.warehouse.champion_scorers import champion_scorer
 
         return champion_scorer(self.models_dir, device=self.device)
+
+    def _publish_dir(self, plugin_config: Mapping[str, Any]) -> Path | None:
+        """Return the folder for published tables: as configured, else beside the DuckDB file."""
+        if plugin_config.get("publish_dir") is False:
+            return None
+        if "publish_dir" in plugin_config:
+            return Path(_text(plugin_config, "publish_dir")).expanduser().absolute()
+        path = str(getattr(self.creds, "path", ":memory:"))
+        if path.startswith((":memory:", "md:", "motherduck:")):
+            return None
+        file = Path(path).expanduser().absolute()
+        return file.with_name(f"{file.stem}_published")
 
     def _profile_settings(self) -> set[str]:
         """Return keys that dbt-duckdb adds to every plugin's config from the target."""
@@ -100,6 +133,17 @@ def _text(config: Mapping[str, Any], key: str) -> str:
             f"allowed: text, such as config: {{models_dir: models, device: auto}}"
         )
     return value.strip()
+
+
+def _count(config: Mapping[str, Any], key: str) -> int:
+    """Return a setting that counts things."""
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SettingsError(
+            f"plugin churn_udf.warehouse.duckdb_plugin in profiles.yml has {key} {value!r}; "
+            "allowed: a whole number, 1 or more"
+        )
+    return value
 
 
 def _literal(value: str) -> str:

@@ -17,6 +17,8 @@ from churn_udf.scoring import Scorer
 
 FUNCTION_NAME = "churn_score"
 CHECKED_FUNCTION_NAME = "churn_score_checked"
+ONCE_FUNCTION_NAME = "churn_score_once"
+"""The checked function, registered so that DuckDB neither moves nor copies its calls."""
 CALL_HINT = (
     "call it through the dbt macro {{ churn_scoring.churn_score('churn_examples') }}, which "
     "lists the features in the model's order"

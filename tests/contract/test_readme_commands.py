@@ -161,7 +161,10 @@ def test_project_that_installs_the_package_is_scored(outputs: dict[str, str], cl
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_sql_examples_run(outputs: dict[str, str], clone: Path) -> None:
+def test_sql_examples_run(
+    outputs: dict[str, str], clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clone)
     with duckdb.connect(str(clone / "churn.duckdb"), read_only=True) as connection:
         for statement in sql_blocks():
             connection.execute(statement).fetchall()

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from champion import promote_tiny
+
+from churn_udf.publishing import read_published
 
 PACKAGE = Path(__file__).resolve().parents[2] / "dbt_project"
 NO_TESTS = ["--exclude-resource-type", "test", "unit_test"]
@@ -55,6 +58,12 @@ def consumer(make_dbt_project, tmp_path_factory):
         "select user_id, cutoff_date from {{ ref('churn_examples') }} where is_score_cutoff",
         encoding="utf-8",
     )
+    (folder / "models" / "asked.sql").write_text(
+        "{{ config(materialized='table') }} "
+        "select * from {{ churn_scoring.score_relation(ref('churn_examples'), "
+        "where='is_score_cutoff', columns=['user_id'], score_column='risk') }} as scored",
+        encoding="utf-8",
+    )
     project.succeed("deps")
     return project
 
@@ -63,6 +72,19 @@ def test_the_package_builds_under_another_project(consumer):
     consumer.build(select="+at_risk", args=NO_TESTS)
     assert consumer.query("select count(*) from at_risk") == [(5,)]
     assert consumer.query("select count(*) from churn_examples") == [(10,)]
+
+
+def test_scores_are_published_and_asked_for_under_another_project(consumer):
+    promote_tiny(consumer)
+    consumer.build(select="+int_scores_published +asked", args=NO_TESTS)
+    current = read_published(consumer.root / "warehouse_published")
+    assert {name: table.rows for name, table in current.tables.items()} == {
+        "churn_scores": 5,
+        "churn_scores_current": 5,
+    }
+    query = "from asked join '{}' using (user_id) where abs(risk - churn_probability) > 1e-5"
+    path = current.tables["churn_scores_current"].path
+    assert consumer.query("select count(*) " + query.format(path)) == [(0,)]
 
 
 def _settings(project, **options):

@@ -1,0 +1,11 @@
+"""The score marts as Parquet files, readable while the next run writes."""
+
+
+def model(dbt, session):
+    from churn_udf.warehouse import publish_model
+
+    dbt.config(materialized="table")
+    # What is published: the marts that stand here.
+    dbt.ref("churn_scores")
+    dbt.ref("churn_scores_current")
+    return publish_model.model(dbt, session)
