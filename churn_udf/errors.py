@@ -41,3 +41,11 @@ class BundleMismatchError(BundleError):
 
 class ScoringError(ChurnError):
     """Rows that cannot be given a score."""
+
+
+class InputError(ChurnError):
+    """Input of ``churn-score`` that cannot be read, or lacks what the model needs."""
+
+
+class OutputError(ChurnError):
+    """Output of ``churn-score`` that cannot be written."""
