@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,16 @@ from churn_udf.cli import options as shared
 
 FORMATS = click.Choice(["auto", "parquet", "arrow"])
 EXIT_TERMINATED = 143
+
+
+@contextlib.contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM end the process as Ctrl-C does: the temporary file goes first."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.command(name="batch")
@@ -82,20 +94,19 @@ def command(**options: Any) -> None:
         raise click.UsageError("--output - with --output-format parquet; allowed: auto, arrow")
     if target == "-" and sys.stdout.isatty():
         raise click.UsageError("standard output is a terminal; give --output FILE, or pipe it")
-    # As with Ctrl-C, the temporary file goes before the process does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     from churn_udf.cli.scoring_run import ScoringRun
 
     run = ScoringRun(
         bundle=shared.find_bundle(options["models_dir"], options["bundle_id"]),
-        device=options["device"],
+        load_scorer=shared.scorer_loader(options),
         keep=options["keep"],
         unscorable=options["unscorable"],
         must_score_all=options["on_unscorable"] == "fail",
         log=shared.logger(options["quiet"]),
     )
-    if target == "-":
-        with shared.claimed_stdout() as stream:
-            run.to_stream(options["source"], options["input_format"], stream)
-    else:
-        run.to_file(options["source"], options["input_format"], Path(target), output_format)
+    with _sigterm_exits():
+        if target == "-":
+            with shared.claimed_stdout() as stream:
+                run.to_stream(options["source"], options["input_format"], stream)
+        else:
+            run.to_file(options["source"], options["input_format"], Path(target), output_format)

@@ -16,7 +16,14 @@ import pyarrow as pa
 from churn_udf.bundle_store import Bundle
 from churn_udf.cli.arrivals import Arrivals, Request
 from churn_udf.cli.inputs import sliced
-from churn_udf.cli.rows import ScoredRows, input_columns, model_input
+from churn_udf.cli.rows import (
+    INVALID_VALUE,
+    NOT_A_ROW,
+    Refusal,
+    ScoredRows,
+    input_columns,
+    model_input,
+)
 from churn_udf.contracts.scores import SCORE_SCHEMA, input_schema
 from churn_udf.errors import InputError
 
@@ -34,7 +41,7 @@ class ModelRows:
     """(S,) rows as ``model_input`` makes them."""
     positions: npt.NDArray[np.int64]
     """(S,) their places in the micro-batch."""
-    reasons: dict[int, str]
+    refusals: dict[int, Refusal]
     """Place -> what is wrong."""
 
 
@@ -82,20 +89,21 @@ class JsonDoor:
 
     def model_rows(self, requests: Sequence[Request], feature_names: Sequence[str]) -> ModelRows:
         """Make rows of the model from the lines that are rows."""
-        reasons: dict[int, str] = {}
+        refusals: dict[int, Refusal] = {}
         positions, texts, reviews, features = [], [], [], []
         for position, request in enumerate(requests):
             line: Line = request.content
+            if line.problem is not None:
+                refusals[position] = Refusal(NOT_A_ROW, line.problem)
+                continue
             try:
-                if line.problem is not None:
-                    raise ValueError(line.problem)
                 row = (
                     _text(line.document, "behavior_text"),
                     _text(line.document, "review_text_recent"),
                     _numbers(line.document, feature_names),
                 )
             except ValueError as error:
-                reasons[position] = str(error)
+                refusals[position] = Refusal(INVALID_VALUE, str(error))
                 continue
             positions.append(position)
             texts.append(row[0])
@@ -109,7 +117,7 @@ class JsonDoor:
             *(pa.array(column) for column in np.ascontiguousarray(matrix.T)),
         ]
         batch = pa.RecordBatch.from_arrays(columns, names=input_schema(feature_names).names)
-        return ModelRows(batch, np.array(positions, np.int64), reasons)
+        return ModelRows(batch, np.array(positions, np.int64), refusals)
 
     def write(
         self, stream: BinaryIO, requests: Sequence[Request], scored: ScoredRows, bundle_id: str
@@ -121,9 +129,14 @@ class JsonDoor:
             row_id = requests[position].content.row_id
             results = dict(zip(RESULTS, values, strict=True))
             answers[position] = {"id": row_id, **results, "bundle_id": bundle_id}
-        for position, reason in scored.reasons.items():
+        for position, (reason, detail) in scored.refusals.items():
             line = requests[position].content
-            answers[position] = {"id": line.row_id, "line": line.number, "error": reason}
+            answers[position] = {
+                "id": line.row_id,
+                "line": line.number,
+                "reason": reason,
+                "error": detail,
+            }
         stream.write("".join(json.dumps(answer) + "\n" for answer in answers).encode())
         stream.flush()
 
@@ -156,7 +169,7 @@ class ArrowDoor:
             names = [name for name in ECHOED_COLUMNS if reader.schema.names.count(name) == 1]
             self._echoed = [reader.schema.field(name) for name in names]
             score_fields = [SCORE_SCHEMA.field(name).with_nullable(True) for name in RESULTS]
-            texts = [pa.field(name, pa.string()) for name in ("bundle_id", "error")]
+            texts = [pa.field(name, pa.string()) for name in ("bundle_id", "reason", "error")]
             self._schema = pa.schema([*self._echoed, *score_fields, *texts])
             for batch in sliced(reader, list(dict.fromkeys([*needed, *names])), max_rows):
                 yield Request(batch, batch.num_rows, arrivals.read_at)
@@ -181,10 +194,12 @@ class ArrowDoor:
         self, batch: pa.RecordBatch, feature_names: Sequence[str]
     ) -> ModelRows:
         problems = (_damage(batch.slice(row, 1), feature_names) for row in range(batch.num_rows))
-        reasons = {row: problem for row, problem in enumerate(problems) if problem}
-        positions = np.setdiff1d(np.arange(batch.num_rows), list(reasons))
+        refusals = {
+            row: Refusal(INVALID_VALUE, problem) for row, problem in enumerate(problems) if problem
+        }
+        positions = np.setdiff1d(np.arange(batch.num_rows), list(refusals))
         return ModelRows(
-            model_input(batch.take(pa.array(positions)), feature_names), positions, reasons
+            model_input(batch.take(pa.array(positions)), feature_names), positions, refusals
         )
 
     def write(
@@ -195,12 +210,13 @@ class ArrowDoor:
         places = np.full(batch.num_rows, -1)
         places[scored.positions] = np.arange(len(scored.positions))
         indices = pa.array(places, mask=places < 0)
-        reasons = [scored.reasons.get(row) for row in range(batch.num_rows)]
+        refusals = [scored.refusals.get(row) for row in range(batch.num_rows)]
         columns = [
             *(batch.column(field.name) for field in self._echoed),
             *(scored.scores.column(name).take(indices) for name in RESULTS),
-            pa.array([None if reason else bundle_id for reason in reasons], pa.string()),
-            pa.array(reasons, pa.string()),
+            pa.array([None if refusal else bundle_id for refusal in refusals], pa.string()),
+            pa.array([refusal and refusal.reason for refusal in refusals], pa.string()),
+            pa.array([refusal and refusal.detail for refusal in refusals], pa.string()),
         ]
         self._open(stream).write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
         stream.flush()

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 if TYPE_CHECKING:
     from churn_udf.bundle_store import Bundle
+    from churn_udf.scoring import Scorer
 
 models_dir_option = click.option(
     "--models-dir",
@@ -47,6 +48,13 @@ def find_bundle(models_dir: Path, bundle_id: str | None) -> Bundle:
     if bundle_id is None:
         return open_champion(models_dir)
     return open_bundle(bundle_directory(models_dir, bundle_id))
+
+
+def scorer_loader(options: dict[str, Any]) -> Callable[[Bundle], Scorer]:
+    """Return how a bundle becomes a scorer under a command's options."""
+    from churn_udf.scoring import Scorer
+
+    return lambda bundle: Scorer.load(bundle, device=options["device"])
 
 
 def logger(quiet: bool) -> Callable[[str], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +25,32 @@ EXPORT_HINT = (
 )
 
 
+NOT_A_ROW = "not_a_row"
+NULL_TEXT = "null_text"
+INFINITE_FEATURE = "infinite_feature"
+INVALID_VALUE = "invalid_value"
+SCORE_NOT_FINITE = "score_not_finite"
+
+
+class Refusal(NamedTuple):
+    """Why a row has no score."""
+
+    reason: str
+    """A stable code."""
+    detail: str
+    """A sentence with the column, its value and what is allowed."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ScoredRows:
-    """What became of B rows: S of them have a score, the others a reason why not."""
+    """What became of B rows: S of them have a score, the others a refusal."""
 
     positions: npt.NDArray[np.int64]
     """(S,) which rows of the batch were scored, ascending."""
     scores: pa.RecordBatch
     """(S,) ``SCORE_SCHEMA``; ``input_hash`` is the position as text."""
-    reasons: dict[int, str]
-    """Position -> why it has no score, ascending."""
+    refusals: dict[int, Refusal]
+    """Position -> why it has no score."""
 
 
 def input_columns(schema: pa.Schema, bundle: Bundle, name: str) -> list[str]:
@@ -50,12 +67,11 @@ def input_columns(schema: pa.Schema, bundle: Bundle, name: str) -> list[str]:
     needed = [*TEXT_COLUMNS, *bundle.feature_names]
     missing = [column for column in needed if column not in schema.names]
     doubled = [column for column in needed if schema.names.count(column) > 1]
-    found = {column: schema.field(column).type for column in needed if column in schema.names}
+    found = {name: schema.field(name).type for name in needed if schema.names.count(name) == 1}
     wrong = [
         f"{column} is {kind} (allowed: {'text' if column in TEXT_COLUMNS else 'number'})"
         for column, kind in found.items()
-        if column not in doubled
-        and not (_is_text(kind) if column in TEXT_COLUMNS else _is_number(kind))
+        if not (_is_text(kind) if column in TEXT_COLUMNS else _is_number(kind))
     ]
     problems = [
         f"{what} {', '.join(names[:MAX_NAMED])}"
@@ -137,30 +153,32 @@ def score_rows(scorer: Scorer, batch: pa.RecordBatch) -> ScoredRows:
         scorer: The model.
         batch: (B,) rows of ``model_input``.
     """
-    reasons: dict[int, str] = {}
+    refusals: dict[int, Refusal] = {}
     for row in np.flatnonzero(pc.is_null(batch.column("behavior_text")).to_numpy(False)):
-        reasons[int(row)] = "behavior_text is null; allowed: text"
+        refusals[int(row)] = Refusal(NULL_TEXT, "behavior_text is null; allowed: text")
     for name in scorer.bundle.feature_names:
         values = batch.column(name).to_numpy(zero_copy_only=False)
         for row in np.flatnonzero(np.isinf(values)):
-            reasons.setdefault(
-                int(row), f"{name} is {values[row]}; allowed: a number or null (unknown)"
-            )
-    usable = np.setdiff1d(np.arange(batch.num_rows), list(reasons))
+            detail = f"{name} is {values[row]}; allowed: a number or null (unknown)"
+            refusals.setdefault(int(row), Refusal(INFINITE_FEATURE, detail))
+    usable = np.setdiff1d(np.arange(batch.num_rows), list(refusals))
     scores, more = _score_parts(scorer, batch.take(pa.array(usable, pa.int64())))
     positions = pc.cast(scores.column("input_hash"), pa.int64()).to_numpy(zero_copy_only=False)
-    return ScoredRows(positions, scores, dict(sorted({**reasons, **more}.items())))
+    return ScoredRows(positions, scores, dict(sorted({**refusals, **more}.items())))
 
 
-def _score_parts(scorer: Scorer, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
+def _score_parts(
+    scorer: Scorer, batch: pa.RecordBatch
+) -> tuple[pa.RecordBatch, dict[int, Refusal]]:
     """Score rows; where the model's result is not a number, halve until the rows are found."""
     try:
         return scorer.score_batch(batch), {}
     except ScoringError as error:
-        if batch.num_rows == 1:
-            row = int(batch.column("input_hash")[0].as_py())
-            return pa.RecordBatch.from_pylist([], schema=SCORE_SCHEMA), {row: str(error)}
+        if batch.num_rows <= 1:
+            rows = batch.column("input_hash").to_pylist()
+            empty = pa.RecordBatch.from_pylist([], schema=SCORE_SCHEMA)
+            return empty, {int(row): Refusal(SCORE_NOT_FINITE, str(error)) for row in rows}
     half = batch.num_rows // 2
     parts = [_score_parts(scorer, part) for part in (batch.slice(0, half), batch.slice(half))]
     scores = pa.concat_batches([scores for scores, _ in parts])
-    return scores, {row: why for _, reasons in parts for row, why in reasons.items()}
+    return scores, {row: why for _, refusals in parts for row, why in refusals.items()}

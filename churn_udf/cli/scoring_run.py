@@ -16,7 +16,7 @@ import pyarrow as pa
 from churn_udf.bundle_store import Bundle, require_match
 from churn_udf.cli.inputs import Source, open_source
 from churn_udf.cli.outputs import Sink, file_sink, format_of, require_writable, stream_sink
-from churn_udf.cli.rows import ScoredRows, input_columns, model_input, score_rows
+from churn_udf.cli.rows import Refusal, ScoredRows, input_columns, model_input, score_rows
 from churn_udf.contracts.scores import SCORE_SCHEMA
 from churn_udf.errors import InputError, ScoringError
 from churn_udf.scoring import MAX_BATCH_ROWS, Scorer
@@ -31,7 +31,7 @@ RESULT_FIELDS = (
     ),
     pa.field("bundle_id", pa.string(), nullable=False),
 )
-REASON = pa.field("reason", pa.string(), nullable=False)
+REFUSAL_FIELDS = tuple(pa.field(name, pa.string(), nullable=False) for name in Refusal._fields)
 MAX_NAMED_ROWS = 5
 PROGRESS_SECONDS = 10.0
 
@@ -41,7 +41,7 @@ class ScoringRun:
     """What to score with, and what to do with rows that cannot be scored; used once."""
 
     bundle: Bundle
-    device: str
+    load_scorer: Callable[[Bundle], Scorer]
     keep: tuple[str, ...] | None
     """Columns to pass through; None for those of ``KEY_COLUMNS`` that the source has."""
     unscorable: Path | None
@@ -59,8 +59,8 @@ class ScoringRun:
             InputError, OutputError: Something cannot be read or written.
             ScoringError: Rows cannot be scored although they must.
         """
-        kind = format_of(path, output_format)
         require_writable(path)
+        kind = format_of(path, output_format)
 
         def sink_of(schema: pa.Schema) -> contextlib.AbstractContextManager[Sink]:
             return file_sink(path, schema, kind)
@@ -89,19 +89,19 @@ class ScoringRun:
     ) -> None:
         started = time.monotonic()
         if self.unscorable is not None:
-            unscorable_format = format_of(self.unscorable, "auto")
             require_writable(self.unscorable)
+            unscorable_format = format_of(self.unscorable, "auto")
         with open_source(where, input_format, sys.stdin.buffer) as source:
             needed = input_columns(source.schema, self.bundle, source.name)
             kept = self._kept_fields(source)
             self._check_settings(source)
-            scorer = Scorer.load(self.bundle, device=self.device)
+            scorer = self.load_scorer(self.bundle)
             # The list is written whole, then the run may fail, and only then the output replaced.
             with sink_of(pa.schema([*kept, *RESULT_FIELDS])) as sink:
                 with contextlib.ExitStack() as stack:
                     listed: Sink | None = None
                     if self.unscorable is not None:
-                        schema = pa.schema([*_named(kept), REASON])
+                        schema = pa.schema([*_named(kept), *REFUSAL_FIELDS])
                         listed = stack.enter_context(
                             file_sink(self.unscorable, schema, unscorable_format)
                         )
@@ -126,7 +126,7 @@ class ScoringRun:
         else:
             names = list(dict.fromkeys(self.keep))
         absent = [name for name in names if source.schema.names.count(name) != 1]
-        taken = {field.name for field in (*RESULT_FIELDS, REASON, ROW_NUMBER)} & set(names)
+        taken = {field.name for field in (*RESULT_FIELDS, *REFUSAL_FIELDS, ROW_NUMBER)} & set(names)
         if absent or taken:
             raise InputError(
                 f"--keep: {source.name} has not once {absent}, and {sorted(taken)} are names of "
@@ -179,18 +179,18 @@ class ScoringRun:
         if scored.scores.num_rows:
             sink.write_batch(self._results(batch, kept, scored))
         self.num_scored += scored.scores.num_rows
-        if not scored.reasons:
+        if not scored.refusals:
             return
         rows = batch.select([field.name for field in _named(kept)])
-        rows = rows.take(pa.array(list(scored.reasons), pa.int64()))
-        reasons = pa.array(list(scored.reasons.values()), pa.string())
-        schema = pa.schema([*_named(kept), REASON])
-        refused = pa.RecordBatch.from_arrays([*rows.columns, reasons], schema=schema)
+        rows = rows.take(pa.array(list(scored.refusals), pa.int64()))
+        refusals = [pa.array(texts) for texts in zip(*scored.refusals.values(), strict=True)]
+        schema = pa.schema([*_named(kept), *REFUSAL_FIELDS])
+        refused = pa.RecordBatch.from_arrays([*rows.columns, *refusals], schema=schema)
         if listed is not None:
             listed.write_batch(refused)
         for row in refused.slice(0, max(0, MAX_NAMED_ROWS - self.num_unscorable)).to_pylist():
             names = ", ".join(f"{name} {row[name]}" for name in rows.schema.names)
-            self.log(f"unscorable: {names}: {row['reason']}")
+            self.log(f"unscorable: {names}: {row['detail']}")
         self.num_unscorable += refused.num_rows
 
     def _results(

@@ -62,9 +62,9 @@ def command(**options: Any) -> None:
     from churn_udf.cli.arrivals import Arrivals
     from churn_udf.cli.doors import ArrowDoor, JsonDoor
     from churn_udf.cli.service import CurrentScorer, Service, warmed
-    from churn_udf.scoring import Scorer
 
-    log, device = shared.logger(options["quiet"]), options["device"]
+    log = shared.logger(options["quiet"])
+    load_scorer = shared.scorer_loader(options)
     arrivals = Arrivals(0)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -75,11 +75,11 @@ def command(**options: Any) -> None:
 
     with shared.claimed_stdout() as stream:
         bundle = shared.find_bundle(options["models_dir"], options["bundle_id"])
-        scorer = warmed(Scorer.load(bundle, device=device))
+        scorer = warmed(load_scorer(bundle))
         is_pinned = options["pin"] or options["bundle_id"] is not None
         followed = None if is_pinned else options["models_dir"]
         service = Service(
-            CurrentScorer(scorer, followed, device, log),
+            CurrentScorer(scorer, followed, load_scorer, log),
             JsonDoor() if options["format_name"] == "json" else ArrowDoor(bundle),
             max_rows=options["max_batch"],
             max_wait=options["max_wait_ms"] / 1e3,

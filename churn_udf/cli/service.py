@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from churn_udf.bundle_store import bundle_directory, open_bundle, read_champion
+from churn_udf.bundle_store import Bundle, bundle_directory, open_bundle, read_champion
 from churn_udf.cli.arrivals import Arrivals, Request, RequestQueue
 from churn_udf.cli.doors import Door
 from churn_udf.cli.rows import ScoredRows, score_rows
@@ -44,14 +44,20 @@ class CurrentScorer:
     Args:
         scorer: What scores first.
         models_dir: Whose champion to follow; None to stay with ``scorer``.
-        device: Where models run.
+        load_scorer: How a bundle becomes a scorer.
         log: Where a line goes.
     """
 
-    def __init__(self, scorer: Scorer, models_dir: Path | None, device: str, log: Log) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        models_dir: Path | None,
+        load_scorer: Callable[[Bundle], Scorer],
+        log: Log,
+    ) -> None:
         self.scorer = scorer
         self._models_dir = models_dir
-        self._device = device
+        self._load_scorer = load_scorer
         self._log = log
         self._refused = ""
 
@@ -80,7 +86,7 @@ class CurrentScorer:
                 settings=present.manifest.settings,
                 feature_names=present.feature_names,
             )
-            self.scorer = warmed(Scorer.load(bundle, device=self._device))
+            self.scorer = warmed(self._load_scorer(bundle))
         except Exception as error:
             # Whatever is wrong with the new one, the present one still scores.
             if bundle_id != self._refused:
@@ -190,9 +196,9 @@ class Service:
         """Score a micro-batch; positions are those of its rows."""
         rows = self._door.model_rows(requests, scorer.bundle.feature_names)
         scored = score_rows(scorer, rows.batch)
-        unscorable = {int(rows.positions[row]): why for row, why in scored.reasons.items()}
+        unscorable = {int(rows.positions[row]): why for row, why in scored.refusals.items()}
         return ScoredRows(
-            rows.positions[scored.positions], scored.scores, {**rows.reasons, **unscorable}
+            rows.positions[scored.positions], scored.scores, {**rows.refusals, **unscorable}
         )
 
     def _write_answers(self, stream: BinaryIO) -> None:
@@ -218,4 +224,4 @@ class Service:
                 [request.num_rows for request in requests],
             )
             for statistics in (interval, self.statistics):
-                statistics.add(arrivals, num_errors=len(scored.reasons))
+                statistics.add(arrivals, num_errors=len(scored.refusals))
