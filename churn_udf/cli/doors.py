@@ -173,7 +173,7 @@ class ArrowDoor:
             self._schema = pa.schema([*self._echoed, *score_fields, *texts])
             for batch in sliced(reader, list(dict.fromkeys([*needed, *names])), max_rows):
                 yield Request(batch, batch.num_rows, arrivals.read_at)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             if arrivals.is_stopped:
                 return  # in the middle of a batch, or before the first
             raise InputError(

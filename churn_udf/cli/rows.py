@@ -134,7 +134,8 @@ def model_input(batch: pa.RecordBatch, feature_names: Sequence[str]) -> pa.Recor
     columns = [pa.array(np.arange(batch.num_rows)).cast(pa.string())]
     for field in list(schema)[1:]:
         try:
-            column = batch.column(field.name).cast(field.type)
+            # Not "safe": a count beyond 2^53 is as good a number rounded.
+            column = batch.column(field.name).cast(field.type, safe=False)
             if field.name in TEXT_COLUMNS:
                 column.validate(full=True)
         except pa.ArrowInvalid as error:
