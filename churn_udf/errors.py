@@ -45,3 +45,11 @@ class ScoringError(ChurnError):
 
 class PublishError(ChurnError):
     """Tables cannot be published as files, or what was published cannot be read."""
+
+
+class InputError(ChurnError):
+    """Input of ``churn-score`` that cannot be read, or lacks what the model needs."""
+
+
+class OutputError(ChurnError):
+    """Output of ``churn-score`` that cannot be written."""

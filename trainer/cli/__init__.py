@@ -6,20 +6,13 @@ met, 130 interrupted.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
-import sys
-from typing import Any
-
 import click
 
 from churn_udf import __version__
+from churn_udf.cli import group
 from churn_udf.errors import ChurnError
 
-EXIT_FAILURE = 1
 EXIT_GATE = 3
-EXIT_INTERRUPTED = 130
 COMMANDS = {
     "run": "Snapshot, fit, evaluate, package and promote: everything between two dbt builds.",
     "snapshot": "Export churn_examples from the warehouse to a snapshot.",
@@ -36,51 +29,23 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands live in modules of their own, imported when called."""
+class LazyGroup(group.LazyGroup):
+    """Commands of the trainer; the quality gate has an exit code of its own."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the command names in the order of use."""
-        return list(COMMANDS)
+    def exit_code_of(self, error: ChurnError) -> int:
+        """Return the exit code of an expected failure."""
+        from trainer.errors import QualityGateError
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"trainer.cli.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command and turn errors into one line and an exit code."""
-        try:
-            return super().invoke(ctx)
-        except ChurnError as error:
-            from trainer.errors import QualityGateError
-
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(EXIT_GATE if isinstance(error, QualityGateError) else EXIT_FAILURE)
-        except (KeyboardInterrupt, click.Abort):
-            click.echo(
-                "interrupted: nothing half-written was left behind; the same command goes on "
-                "from the last checkpoint",
-                err=True,
-            )
-            ctx.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(EXIT_FAILURE)
+        return EXIT_GATE if isinstance(error, QualityGateError) else group.EXIT_FAILURE
 
 
 @click.group(
     cls=LazyGroup,
     name="churn-train",
+    package="trainer.cli",
+    summaries=COMMANDS,
+    interrupted="nothing half-written was left behind; the same command goes on from the last "
+    "checkpoint",
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="churn-train")
