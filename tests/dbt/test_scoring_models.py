@@ -337,7 +337,7 @@ import churn_udf.warehouse.dbt_model as dbt_model
 from dbt.cli.main import cli
 
 dbt_model.FIRST_CHUNK_ROWS, dbt_model.CHUNK_SECONDS = 2, 0.0
-score_batch = scoring.Scorer.score_batch
+score_or_list = scoring.Scorer.score_or_list
 
 calls = []
 
@@ -345,9 +345,9 @@ def slow(self, batch):
     calls.append(batch.num_rows)
     print("chunk", len(calls), flush=True)
     time.sleep(0.5)
-    return score_batch(self, batch)
+    return score_or_list(self, batch)
 
-scoring.Scorer.score_batch = slow
+scoring.Scorer.score_or_list = slow
 cli(sys.argv[1:])
 """
 
