@@ -1,6 +1,6 @@
 {#
-    Once a champion has scored: the rows at the score cutoff are those with a score of it
-    and those listed in churn_unscorable, and none is both.
+    Once a champion has scored: the rows at the score cutoff are as many as those with a
+    score of it and those listed in churn_unscorable together.
 #}
 with
 

@@ -112,7 +112,10 @@ def test_before_the_first_champion_everything_builds_and_says_so(project, capsys
     project.build(select=SCORING, args=WITH_TESTS)
     assert "no champion yet" in (said := log_lines(capsys))
     assert "churn-train run" in said
-    for table in ("int_inputs_scored", "churn_scores", "churn_scores_current"):
+    for table in (
+        *("int_inputs_scored", "churn_scores", "churn_scores_current"),
+        *("int_inputs_unscorable", "churn_unscorable"),
+    ):
         assert project.query(f"select count(*) from {table}") == [(0,)]
     types = project.query(
         "select column_name, data_type from duckdb_columns() where table_name = 'int_inputs_scored'"
