@@ -1,7 +1,8 @@
 """The scoring core that every door shares: Arrow record batches in, Arrow record batches out.
 
 A row's score depends on that row and the bundle alone. A row that cannot be scored is an
-error that names it; there is no stand-in number.
+error that names it (``score_batch``) or is listed with its reason (``score_or_list``); there
+is no stand-in number.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 from churn_udf.bundle_store import Bundle
 from churn_udf.contracts.scores import SCORE_SCHEMA, input_schema
 from churn_udf.errors import BundleMismatchError, ScoringError
+from churn_udf.unscorable import list_infinite, list_not_finite, read_columns
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -160,6 +162,40 @@ class Scorer:
         flags = self.bundle.thresholds.flags_of(scores.probabilities, features, names)
         return self._to_record_batch(hashes, scores, flags)
 
+    def score_or_list(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """Score the rows that can be, in their order, and list the others with the reason.
+
+        A row's score is the one that ``score_batch`` gives it without the others.
+
+        Args:
+            batch: Columns of ``input_schema``; of others only ``user_id`` is looked at.
+
+        Returns:
+            ``SCORE_SCHEMA`` rows, and ``UNSCORABLE_SCHEMA`` rows: one per row and reason. Each
+            row of the batch is in exactly one of the two.
+
+        Raises:
+            ScoringError: A column is missing or of a type that cannot be read at all.
+        """
+        names = self.bundle.feature_names
+        columns, listed = read_columns(batch, self._schema)
+        features = _feature_matrix([columns[name] for name in names])
+        list_infinite(listed, features, names)
+        rows = listed.scorable_rows
+        behavior_texts, review_texts = columns["behavior_text"], columns["review_text_recent"]
+        if len(rows) < batch.num_rows:
+            features, taken = features[rows], pa.array(rows)
+            behavior_texts, review_texts = behavior_texts.take(taken), review_texts.take(taken)
+        logits, effects = self._run(behavior_texts, review_texts, features)
+        results = self._results(logits, effects)
+        is_finite = list_not_finite(listed, rows, results)
+        probabilities = results["churn_probability"][is_finite]
+        scores = Scores(logits[is_finite], probabilities, effects[is_finite])
+        flags = self.bundle.thresholds.flags_of(probabilities, features[is_finite], names)
+        hashes = columns["input_hash"].take(pa.array(rows[is_finite]))
+        scored = self._to_record_batch(hashes, scores, flags)
+        return scored, listed.to_record_batch(columns["input_hash"])
+
     def score_arrays(
         self,
         behavior_texts: pa.Array,
@@ -190,6 +226,20 @@ class Scorer:
             row, index = np.argwhere(np.isinf(features))[0]
             name = self.bundle.feature_names[index]
             raise _row_error(labels, row, name, features[row, index], "a number or null (unknown)")
+        logits, effects = self._run(
+            behavior_texts, review_texts, features, with_effects=with_effects
+        )
+        return self._checked(logits, effects, labels)
+
+    def _run(
+        self,
+        behavior_texts: pa.Array,
+        review_texts: pa.Array,
+        features: FloatArray,
+        *,
+        with_effects: bool = True,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return (B,) logits and (B, G) effects as the model gives them, finite or not."""
         num_groups = len(self._runner.feature_groups) if with_effects else 0
         logits, effects = [np.empty(0)], [np.empty((0, num_groups))]
         for start in range(0, len(features), MAX_BATCH_ROWS):
@@ -203,21 +253,25 @@ class Scorer:
                 )
             logits.append(output.logits)
             effects.append(output.group_effects)
-        return self._checked(np.concatenate(logits), np.concatenate(effects), labels)
+        return np.concatenate(logits), np.concatenate(effects)
+
+    def _results(self, logits: FloatArray, effects: FloatArray) -> dict[str, FloatArray]:
+        """Return (B,) values that must be finite, by the column that they go into."""
+        with np.errstate(all="ignore"):
+            return {
+                "churn_logit": logits,
+                "churn_probability": self.bundle.calibrator.apply(logits),
+                "reason_effects": effects.sum(axis=1),
+            }
 
     def _checked(self, logits: FloatArray, effects: FloatArray, labels: pa.Array | None) -> Scores:
         """Calibrate, and refuse anything that is not a finite number."""
-        probabilities = self.bundle.calibrator.apply(logits)
-        results = {
-            "churn_logit": logits,
-            "churn_probability": probabilities,
-            "reason_effects": effects.sum(axis=1),
-        }
+        results = self._results(logits, effects)
         for name, values in results.items():
             if not np.isfinite(values).all():
                 row = int(np.flatnonzero(~np.isfinite(values))[0])
                 raise _row_error(labels, row, name, values[row], "a finite number")
-        return Scores(logits, probabilities, effects)
+        return Scores(logits, results["churn_probability"], effects)
 
     def _to_record_batch(
         self, hashes: pa.Array, scores: Scores, flags: npt.NDArray[np.bool_]

@@ -1,7 +1,8 @@
-"""Body of the dbt Python model ``int_inputs_scored``: score what is not scored yet.
+"""Bodies of the dbt Python models ``int_inputs_scored`` and ``int_inputs_unscorable``.
 
-The model's pre-hook leaves the settings, feature list and relation names in a session
-variable (macro ``set_scoring_context``); the plugin leaves the models directory in another.
+The first scores what is not scored yet, the second lists what the first could not score. Their
+pre-hook leaves the settings, feature list and relation names in a session variable (macro
+``set_scoring_context``); the plugin leaves the models directory in another.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from churn_udf.scoring import Scorer
 from churn_udf.warehouse import CONTEXT_VARIABLE, DEVICE_VARIABLE, MODELS_DIR_VARIABLE
 from churn_udf.warehouse.champion_scorers import scorer_of
 from churn_udf.warehouse.score_cache import CACHE_SCHEMA, ScoreCache
+from churn_udf.warehouse.unscorable_inputs import UnscorableInputs
 
 PROGRESS_SECONDS = 5.0
 CHUNK_SECONDS = 3.0
@@ -40,6 +42,10 @@ class ScoringContext:
     feature_names: tuple[str, ...]
     examples_relation: str
     cache_relation: str
+    unscorable_relation: str
+    """Table of inputs that cannot be scored."""
+    unscorable_rows: str
+    """``fail`` or ``warn``: what becomes of a build with rows that cannot be scored."""
     cutoff_date: date | None
     """The score cutoff; none when nothing was built (``dbt build --empty``)."""
     built_settings_hash: str | None
@@ -64,13 +70,16 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
 
     Raises:
         BundleError: The champion is missing, damaged or made for other settings or features.
-        ScoringError: A row cannot be scored; what was scored before it is kept.
+        ScoringError: Rows cannot be scored and ``churn__unscorable_rows`` is ``fail``; the
+            others' scores are kept.
         SettingsError: The profile lacks the plugin, or ``churn_examples`` is out of date.
     """
     context = read_context(session)
     log = dbt_logger()
     champion = read_champion(context.models_dir)
+    unscorable = _unscorable_inputs(session, context)
     if champion is None:
+        unscorable.clear()
         log(
             f"no champion yet in {context.models_dir}: churn_scores stays as it is; "
             "run `churn-train run` to train and promote a model, then `dbt build` again"
@@ -88,9 +97,11 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
         examples=context.examples_relation,
         cutoff_date=context.cutoff_date,
         bundle_id=bundle.bundle_id,
+        unscorable=context.unscorable_relation,
     )
     if context.is_full_refresh:
         cache.clear()
+        unscorable.clear()
     num_inputs, num_missing = cache.plan()
     log(
         f"champion {bundle.bundle_id}: {num_inputs:,} distinct inputs at the score cutoff, "
@@ -98,9 +109,31 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
     )
     if num_missing:
         scorer = load_scorer(bundle, context.models_dir, device=context.device)
-        _score_missing(cache, scorer, num_missing, log)
+        _score_missing(cache, unscorable, scorer, num_missing, log)
     _require_complete(cache)
+    unscorable.keep_current(bundle.bundle_id)
+    counted = unscorable.count()
+    if counted and context.unscorable_rows == "fail":
+        unscorable.raise_error(counted)
+    if counted:
+        _warn(f"{counted}: see churn_unscorable")
     return cache.read_current()
+
+
+def unscorable_model(dbt: Any, session: Any) -> pa.RecordBatchReader:
+    """Return what ``model`` could not score, as it left it.
+
+    Args:
+        dbt: The object dbt hands to Python models.
+        session: dbt's DuckDB cursor.
+
+    Returns:
+        ``UNSCORABLE_INPUT_SCHEMA`` rows of the champion and the score cutoff.
+
+    Raises:
+        SettingsError: See ``read_context``.
+    """
+    return _unscorable_inputs(session, read_context(session)).read()
 
 
 def read_context(session: Any) -> ScoringContext:
@@ -137,12 +170,24 @@ def read_context(session: Any) -> ScoringContext:
         feature_names=tuple(document["feature_names"]),
         examples_relation=document["examples_relation"],
         cache_relation=document["cache_relation"],
+        unscorable_relation=document["unscorable_relation"],
+        unscorable_rows=document["unscorable_rows"],
         cutoff_date=built[0][0] if built else None,
         built_settings_hash=built[0][1] if built else None,
         settings_hash=document["settings_hash"],
         is_full_refresh=bool(document["is_full_refresh"]),
         models_dir=Path(variables[MODELS_DIR_VARIABLE]),
         device=str(variables[DEVICE_VARIABLE] or "auto"),
+    )
+
+
+def _unscorable_inputs(session: Any, context: ScoringContext) -> UnscorableInputs:
+    """Open the table of inputs that cannot be scored."""
+    return UnscorableInputs(
+        session,
+        relation=context.unscorable_relation,
+        examples=context.examples_relation,
+        cutoff_date=context.cutoff_date,
     )
 
 
@@ -157,25 +202,30 @@ def _require_fresh(context: ScoringContext) -> None:
 
 
 def _require_complete(cache: ScoreCache) -> None:
-    """Check that no input is left without a score: a bug of ours, or rows changed meanwhile."""
+    """Check that each input has score or reason: a bug of ours, or rows changed meanwhile."""
     missing = cache.plan()[1]
     if missing:
         raise ScoringError(
-            f"{missing:,} inputs have no score although all were scored; churn_examples changed "
+            f"{missing:,} inputs have no score although all were looked at; churn_examples changed "
             "while scoring ran; run `dbt build` again"
         )
 
 
 def _score_missing(
-    cache: ScoreCache, scorer: Scorer, num_missing: int, log: Callable[[str], None]
+    cache: ScoreCache,
+    unscorable: UnscorableInputs,
+    scorer: Scorer,
+    num_missing: int,
+    log: Callable[[str], None],
 ) -> None:
     """Score, store and report chunk by chunk."""
     progress = Progress(num_missing, log)
     for batch in cache.read_missing(scorer.bundle.feature_names):
         for chunk in _chunks(batch, progress):
             scored_at = datetime.now(timezone.utc).replace(tzinfo=None)
-            for scores in scorer.score_batches([chunk]):
-                cache.insert(scores, scored_at=scored_at)
+            scores, listed = scorer.score_or_list(chunk)
+            cache.insert(scores, scored_at=scored_at)
+            unscorable.insert(listed, bundle_id=scorer.bundle.bundle_id, noted_at=scored_at)
             progress.add(chunk.num_rows)
     progress.finish()
 
@@ -249,3 +299,14 @@ def dbt_logger() -> Callable[[str], None]:
 
     logger = AdapterLogger("churn scoring")
     return lambda message: logger.info(message)
+
+
+def _warn(message: str) -> None:
+    """Issue a dbt warning, which `dbt --warn-error` makes an error."""
+    from dbt.adapters.events.types import AdapterEventWarning
+    from dbt_common.events.contextvars import get_node_info
+    from dbt_common.events.functions import warn_or_error
+
+    warn_or_error(
+        AdapterEventWarning(name="churn scoring", base_msg=message, node_info=get_node_info())
+    )

@@ -55,6 +55,7 @@ class ScoreCache:
         cutoff_date: The score cutoff: only its inputs count. A constant, because DuckDB
             pushes it into every table under ``examples``, which it cannot do with a join.
         bundle_id: Whose scores.
+        unscorable: The table of inputs that cannot be scored (see ``UnscorableInputs``), quoted.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class ScoreCache:
         examples: str,
         cutoff_date: date | None,
         bundle_id: str,
+        unscorable: str,
     ) -> None:
         self._relation = relation
+        self._unscorable = unscorable
         self._examples = examples
         # A date's text is digits and dashes; null is no cutoff, and so no input.
         self._is_input = f"cutoff_date = cast({_date_literal(cutoff_date)} as date)"
@@ -96,10 +99,13 @@ class ScoreCache:
         """Note which inputs still need a score.
 
         Returns:
-            Distinct inputs at the score cutoff, and those among them without a score.
+            Distinct inputs at the score cutoff, and those among them that have no score and are
+            not known to be unscorable. All inputs without a hash count as
+            one; a row of nobody is none.
         """
         total = self._reader.execute(
-            f"select count(distinct input_hash) from {self._examples} where {self._is_input}"
+            f"select count(distinct coalesce(input_hash, '')) from {self._examples} "
+            f"where {self._is_input} and user_id is not null"
         ).fetchall()[0][0]
         # Keys only: the wide rows are joined to them a batch at a time.
         self._reader.execute(
@@ -107,16 +113,20 @@ class ScoreCache:
             create or replace temporary table {_WANTED} as
             with missing as (
                 select input_hash, min(user_id) as user_id
-                from {self._examples}
-                where {self._is_input} and not coalesce(input_hash in (
+                from {self._examples} as examples
+                where {self._is_input} and user_id is not null and not coalesce(input_hash in (
                     select input_hash from {self._relation} where bundle_id = ?
-                ), false)
+                ), false) and not exists (
+                    select 1 from {self._unscorable} as listed
+                    where listed.bundle_id = ?
+                    and listed.input_hash is not distinct from examples.input_hash
+                )
                 group by 1
             )
             select *, (row_number() over (order by user_id) - 1) // {BATCH_KEYS} as batch_number
             from missing
             """,
-            [self._bundle_id],
+            [self._bundle_id, self._bundle_id],
         )
         missing = self._reader.execute(f"select count(*) from {_WANTED}").fetchall()
         return int(total), int(missing[0][0])

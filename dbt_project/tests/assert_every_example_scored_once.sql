@@ -1,7 +1,7 @@
 {#
     Once a champion has scored: every user at the score cutoff has exactly one score of
-    it for its present input, and no score stands there for a user who is not in the
-    population.
+    it for its present input or, when listed in churn_unscorable, none at all; and no
+    score stands there for a user who is not in the population.
 #}
 with
 
@@ -19,7 +19,15 @@ examples as (
 
 champion as (
 
-    select distinct bundle_id from {{ ref('int_inputs_scored') }}
+    select bundle_id from {{ ref('int_inputs_scored') }}
+    union distinct
+    select bundle_id from {{ ref('int_inputs_unscorable') }}
+
+),
+
+unscorable as (
+
+    select distinct user_id from {{ ref('churn_unscorable') }}
 
 ),
 
@@ -53,9 +61,37 @@ not_scored_once as (
         and examples.input_hash = scores.input_hash
         and champion.bundle_id = scores.bundle_id
 
+    where
+        examples.user_id is not null
+        and examples.user_id not in (
+
+            select unscorable.user_id from unscorable
+            where unscorable.user_id is not null
+
+        )
+
     group by 1
 
     having count(scores.user_id) <> 1
+
+),
+
+scored_though_unscorable as (
+
+    select
+        scores.user_id,
+
+        count(*) as score_count
+
+    from scores
+
+    inner join champion
+        on scores.bundle_id = champion.bundle_id
+
+    inner join unscorable
+        on scores.user_id = unscorable.user_id
+
+    group by 1
 
 ),
 
@@ -78,6 +114,8 @@ not_in_population as (
 failures as (
 
     select * from not_scored_once
+    union all
+    select * from scored_though_unscorable
     union all
     select * from not_in_population
 

@@ -112,7 +112,10 @@ def test_before_the_first_champion_everything_builds_and_says_so(project, capsys
     project.build(select=SCORING, args=WITH_TESTS)
     assert "no champion yet" in (said := log_lines(capsys))
     assert "churn-train run" in said
-    for table in ("int_inputs_scored", "churn_scores", "churn_scores_current"):
+    for table in (
+        *("int_inputs_scored", "churn_scores", "churn_scores_current"),
+        *("int_inputs_unscorable", "churn_unscorable"),
+    ):
         assert project.query(f"select count(*) from {table}") == [(0,)]
     types = project.query(
         "select column_name, data_type from duckdb_columns() where table_name = 'int_inputs_scored'"
@@ -337,7 +340,7 @@ import churn_udf.warehouse.dbt_model as dbt_model
 from dbt.cli.main import cli
 
 dbt_model.FIRST_CHUNK_ROWS, dbt_model.CHUNK_SECONDS = 2, 0.0
-score_batch = scoring.Scorer.score_batch
+score_or_list = scoring.Scorer.score_or_list
 
 calls = []
 
@@ -345,9 +348,9 @@ def slow(self, batch):
     calls.append(batch.num_rows)
     print("chunk", len(calls), flush=True)
     time.sleep(0.5)
-    return score_batch(self, batch)
+    return score_or_list(self, batch)
 
-scoring.Scorer.score_batch = slow
+scoring.Scorer.score_or_list = slow
 cli(sys.argv[1:])
 """
 

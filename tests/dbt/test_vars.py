@@ -68,6 +68,8 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("events_relation", "raw.events", "only one of them"),
     ("users_relation", "a.b.c.d", "database.schema.table"),
     ("users_path", "users.xlsx", ".parquet or .csv"),
+    ("unscorable_rows", "ignore", "'warn' or 'fail'"),
+    ("unscorable_rows", True, "'warn' or 'fail'"),
 ]
 
 
@@ -136,6 +138,7 @@ def test_values_are_coerced(dbt_project):
         "churn__training_cutoffs": '["2024-02-08", "2024-02-01", "2024-02-08"]',
         "churn__score_cutoff_date": "LATEST",
         "churn__event_columns": "{amount: total}",
+        "churn__unscorable_rows": " Fail ",
     }
     settings = _context(dbt_project, vars)["settings"]
     assert settings["horizon_days"] == 14
@@ -148,6 +151,7 @@ def test_values_are_coerced(dbt_project):
     assert settings["training_cutoffs"] == {"dates": ["2024-02-01", "2024-02-08"]}
     assert settings["score_cutoff_date"] == "latest"
     assert settings["event_columns"] == {"amount": "total"}
+    assert settings["unscorable_rows"] == "fail"
 
 
 def test_context_tells_python_settings_relations_and_features(dbt_project):
@@ -161,6 +165,7 @@ def test_context_tells_python_settings_relations_and_features(dbt_project):
         "churn_examples",
         "churn_scores",
         "churn_scores_current",
+        "churn_unscorable",
         "stg_churn__rejected_events",
         "int_cutoffs_spined",
     } <= set(context["relations"])

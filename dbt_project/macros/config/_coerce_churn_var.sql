@@ -9,6 +9,8 @@
         {% do return(churn_scoring._coerce_list(name, value, kind)) %}
     {% elif kind in ('event_columns', 'user_columns', 'event_type_roles') %}
         {% do return(churn_scoring._coerce_mapping(name, value, kind)) %}
+    {% elif kind == 'choice' %}
+        {% do return(churn_scoring._coerce_choice(name, value, spec['choices'])) %}
     {% elif kind == 'cutoffs' %}
         {% do return(churn_scoring._coerce_cutoffs(name, value)) %}
     {% else %}
@@ -50,6 +52,19 @@
         )) %}
     {% endif %}
     {% do return(number) %}
+{% endmacro %}
+
+
+{# One word of a list, whatever its case. #}
+{% macro _coerce_choice(name, value, choices) %}
+    {% set text = value | string | trim | lower %}
+    {% if text not in choices %}
+        {% do return(churn_scoring._raise_churn_var(
+            name, value, "'" ~ choices | join("' or '") ~ "'",
+            'change it in vars or --vars'
+        )) %}
+    {% endif %}
+    {% do return(text) %}
 {% endmacro %}
 
 

@@ -30,5 +30,8 @@
         'max_amount': {'default': 1000000, 'kind': 'number'},
         'max_quantity': {'default': 1000000, 'kind': 'number'},
         'min_event_date': {'default': '1971-01-01', 'kind': 'date'},
+        'unscorable_rows': {
+            'default': 'warn', 'kind': 'choice', 'choices': ['warn', 'fail'],
+        },
     }) %}
 {% endmacro %}

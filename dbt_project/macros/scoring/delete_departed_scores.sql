@@ -1,6 +1,7 @@
 {#
     Post-hook of churn_scores: removes users who are no longer in the population of the
-    cutoff, whichever model scored them: erased, or of a data set that was replaced. It
+    cutoff, whichever model scored them: erased, or of a data set that was replaced; and
+    what the champion said of an earlier input of users whose present one it cannot score. It
     runs in the transaction of the build. Not on `--empty` builds, whose churn_examples
     says nothing about who left.
 #}
@@ -15,6 +16,21 @@
             where
                 examples.user_id = {{ this }}.user_id
                 and examples.cutoff_date = {{ this }}.cutoff_date
+
+        )
+        or exists (
+
+            select 1
+            from {{ ref('churn_examples') }} as examples
+
+            inner join {{ ref('int_inputs_unscorable') }} as unscorable_inputs
+                on examples.input_hash is not distinct from unscorable_inputs.input_hash
+
+            where
+                examples.is_score_cutoff
+                and examples.user_id = {{ this }}.user_id
+                and examples.cutoff_date = {{ this }}.cutoff_date
+                and unscorable_inputs.bundle_id = {{ this }}.bundle_id
 
         )
     {%- endif %}

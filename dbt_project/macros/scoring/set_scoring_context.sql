@@ -1,6 +1,6 @@
 {#
-    Pre-hook of int_inputs_scored: Python models see neither vars nor macros, so what they
-    need is left as JSON in a session variable (read by churn_udf.warehouse.dbt_model).
+    Pre-hook of the models in Python: they see neither vars nor macros, so what they need
+    is left as JSON in a session variable (read by churn_udf.warehouse.dbt_model).
 #}
 {% macro set_scoring_context() %}
     {{- return(adapter.dispatch('set_scoring_context', 'churn_scoring')()) -}}
@@ -22,6 +22,10 @@
         {%- set cache = api.Relation.create(
             database=this.database, schema=this.schema, identifier='churn_score_cache'
         ) -%}
+        {%- set unscorable = api.Relation.create(
+            database=this.database, schema=this.schema,
+            identifier='churn_unscorable_inputs'
+        ) -%}
         {%- set context = {
             'settings': churn_scoring.churn_settings(),
             'settings_hash': churn_scoring.input_settings_hash(),
@@ -29,6 +33,8 @@
             'examples_relation': examples.render(),
             'cutoffs_relation': cutoffs.render(),
             'cache_relation': cache.render(),
+            'unscorable_relation': unscorable.render(),
+            'unscorable_rows': churn_scoring.get_churn_var('unscorable_rows'),
             'is_full_refresh': flags.FULL_REFRESH,
         } -%}
         set variable churn_scoring_context = '{{ tojson(context) | replace("'", "''") }}'

@@ -8,4 +8,5 @@ def model(dbt, session):
     # What is published: the marts that stand here.
     dbt.ref("churn_scores")
     dbt.ref("churn_scores_current")
+    dbt.ref("churn_unscorable")
     return publish_model.model(dbt, session)

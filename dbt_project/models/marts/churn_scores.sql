@@ -6,13 +6,14 @@
     post_hook="{{ churn_scoring.delete_departed_scores() }}"
 ) }}
 -- depends_on: {{ ref('int_cutoffs_spined') }}
+-- depends_on: {{ ref('int_inputs_unscorable') }}
 
 with
 
 examples as (
 
     select * from {{ ref('churn_examples') }}
-    where is_score_cutoff
+    where is_score_cutoff and user_id is not null
 
 ),
 

@@ -56,6 +56,8 @@ def session(tmp_path, models_dir):
             "examples_relation": "examples",
             "cutoffs_relation": "cutoffs",
             "cache_relation": "churn_score_cache",
+            "unscorable_relation": "churn_unscorable_inputs",
+            "unscorable_rows": "warn",
             "is_full_refresh": False,
         }
         set_variable(session, MODELS_DIR_VARIABLE, str(models_dir))
@@ -100,23 +102,23 @@ def test_works_while_dbt_holds_a_transaction_with_writes(session, logged):
     assert cached(session) == 100
 
 
-def test_a_row_that_fails_keeps_what_was_scored_before_it(session, logged, monkeypatch):
+def test_a_run_that_breaks_keeps_what_was_scored_before(session, logged, monkeypatch):
     monkeypatch.setattr(dbt_model, "FIRST_CHUNK_ROWS", 10)
     monkeypatch.setattr(dbt_model, "CHUNK_SECONDS", 0.0)
-    session.execute("update examples set recency_days = 'inf' where user_id = 'u99'")
-    with pytest.raises(ScoringError, match="'hash-0-98', column 'recency_days'"):
+    score_or_list, calls = Scorer.score_or_list, []
+
+    def break_down(self, batch):
+        calls.append(batch.num_rows)
+        if len(calls) == 4:
+            raise ScoringError("the device is gone")
+        return score_or_list(self, batch)
+
+    monkeypatch.setattr(Scorer, "score_or_list", break_down)
+    with pytest.raises(ScoringError, match="device is gone"):
         model(None, session)
-    kept = cached(session)
-    assert 0 < kept < 100
-    assert kept % 10 == 0
-    session.execute("update examples set recency_days = 1 where user_id = 'u99'")
+    assert cached(session) == 30
     assert model(None, session).read_all().num_rows == 100
-
-
-def test_an_input_without_hash_is_an_error(session, logged):
-    session.execute("update examples set input_hash = null where user_id = 'u7'")
-    with pytest.raises(ScoringError, match="no input_hash"):
-        model(None, session)
+    assert sum(calls[4:]) == 70
 
 
 def test_wide_rows_are_joined_in_batches(session, logged, monkeypatch):
@@ -127,9 +129,9 @@ def test_wide_rows_are_joined_in_batches(session, logged, monkeypatch):
         def __init__(self, scorer: Scorer) -> None:
             self.scorer, self.bundle = scorer, scorer.bundle
 
-        def score_batches(self, batches):
-            sizes.extend(batch.num_rows for batch in batches)
-            return self.scorer.score_batches(batches)
+        def score_or_list(self, batch):
+            sizes.append(batch.num_rows)
+            return self.scorer.score_or_list(batch)
 
     def load(bundle, models_dir, *, device):
         return Watcher(Scorer.load(bundle, device=device))
@@ -170,6 +172,7 @@ def test_clear_forgets_one_bundle(session, logged):
         examples="examples",
         cutoff_date=CUTOFF,
         bundle_id="other",
+        unscorable="churn_unscorable_inputs",
     )
     assert cache.plan() == (100, 0)
     cache.clear()
