@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
 import re
@@ -37,7 +36,7 @@ FORMAT = 1
 KEEP_VERSIONS = 3
 """Versions kept by default, the current one counted."""
 GRACE = timedelta(minutes=15)
-"""A version stays at least so long after its successor came: readers may have it open."""
+"""A version stays at least so long after another became current: readers may have it open."""
 
 _WRITING = ".writing"
 _VERSION = re.compile(r"(\d{8}T\d{12})Z-[0-9a-f]{8}")
@@ -72,6 +71,8 @@ class PublishedVersion:
     """Their cutoff, ISO 8601."""
     written_at: str
     """UTC, ISO 8601."""
+    superseded: Mapping[str, str]
+    """Version that was there when this one came: since when it is not current, ISO 8601."""
     tables: Mapping[str, PublishedTable]
 
 
@@ -136,12 +137,17 @@ def publish(
             current = _whole_current(publish_dir)
             is_new = False
             if current is None or current.fingerprint != fingerprint:
+                superseded = _superseded(publish_dir / VERSIONS_DIR, current, now)
                 document = _write_version(publish_dir, fingerprint, write_tables, now)
-                document |= {"bundle_id": bundle_id, "cutoff_date": cutoff_date}
+                document |= {
+                    "bundle_id": bundle_id,
+                    "cutoff_date": cutoff_date,
+                    "superseded": superseded,
+                }
                 _replace_pointer(publish_dir, document)
                 current, is_new = _version_of(publish_dir.absolute(), document), True
             _replace_link(publish_dir, current.version)
-            _delete_old(publish_dir / VERSIONS_DIR, current.version, keep, now)
+            _delete_old(publish_dir / VERSIONS_DIR, current, keep, now)
     except OSError as error:
         raise PublishError(
             f"publishing to {publish_dir} failed: {error}; readers keep the version they have. "
@@ -217,19 +223,24 @@ def _replace_link(publish_dir: Path, version: str) -> None:
     sync_directory(publish_dir)
 
 
-def _delete_old(versions: Path, current: str, keep: int, now: datetime) -> None:
-    """Delete versions beyond the newest ``keep`` whose successor is older than the grace."""
-    found = sorted(path.name for path in versions.iterdir() if _VERSION.fullmatch(path.name))
-    kept = {current, *found[-keep:]}
-    for name, successor in itertools.pairwise(found):
-        if name not in kept and now - _time_of(successor) >= GRACE:
+def _superseded(versions: Path, current: PublishedVersion | None, now: datetime) -> dict[str, str]:
+    """Return since when each version there is not current: as the pointer says, or as of now."""
+    known = current.superseded if current else {}
+    return {name: known.get(name, now.isoformat()) for name in _names(versions)}
+
+
+def _delete_old(versions: Path, current: PublishedVersion, keep: int, now: datetime) -> None:
+    """Delete versions beyond the newest ``keep`` once they are out of use for the grace."""
+    names = _names(versions)
+    for name in set(names) - {current.version, *names[-keep:]}:
+        since = current.superseded.get(name)
+        if since is not None and now - datetime.fromisoformat(since) >= GRACE:
             shutil.rmtree(versions / name)
 
 
-def _time_of(version: str) -> datetime:
-    """Return when a version was written, from its name."""
-    stamp = version.partition("Z-")[0]
-    return datetime.strptime(stamp, _TIME_FORMAT).replace(tzinfo=timezone.utc)
+def _names(versions: Path) -> list[str]:
+    """Return the versions' names, the newest last; folders of other names are not ours."""
+    return sorted(path.name for path in versions.iterdir() if _VERSION.fullmatch(path.name))
 
 
 def _remove_leftovers(publish_dir: Path) -> None:

@@ -124,6 +124,18 @@ def test_a_version_stays_for_the_grace_after_its_successor_came(tmp_path, passed
     assert len(versions(tmp_path)) == num_kept
 
 
+def test_the_grace_counts_from_when_readers_were_sent_elsewhere(tmp_path):
+    """A version that a killed writer left under no pointer does not shorten it."""
+    old, _ = publish_text(tmp_path, "a", now=START, keep=1)
+    orphan = tmp_path / "versions" / "20260101T090000000000Z-0123abcd"
+    orphan.mkdir()
+    publish_text(tmp_path, "b", now=START + DAY, keep=1)
+    publish_text(tmp_path, "b", now=START + DAY + GRACE / 2, keep=1)
+    assert old.tables["scores"].path.exists()
+    publish_text(tmp_path, "b", now=START + DAY + GRACE, keep=1)
+    assert len(versions(tmp_path)) == 1
+
+
 def test_a_clock_that_was_set_back_costs_no_current_version(tmp_path):
     publish_text(tmp_path, "a", now=START, keep=1)
     for number, content in enumerate("bc"):
