@@ -17,7 +17,6 @@ from churn_udf.bundle_store import Bundle
 from churn_udf.cli.arrivals import Arrivals, Request
 from churn_udf.cli.inputs import sliced
 from churn_udf.cli.rows import (
-    INVALID_VALUE,
     NOT_A_ROW,
     Refusal,
     ScoredRows,
@@ -25,6 +24,7 @@ from churn_udf.cli.rows import (
     model_input,
 )
 from churn_udf.contracts.scores import SCORE_SCHEMA, input_schema
+from churn_udf.contracts.unscorable import INVALID_VALUE
 from churn_udf.errors import InputError
 
 MAX_LINE_BYTES = 1 << 20

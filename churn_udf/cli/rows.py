@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from churn_udf.bundle_store import Bundle
-from churn_udf.contracts.scores import SCORE_SCHEMA, input_schema
-from churn_udf.errors import InputError, ScoringError
+from churn_udf.contracts.scores import input_schema
+from churn_udf.errors import InputError
 from churn_udf.scoring import Scorer
 
 TEXT_COLUMNS = ("behavior_text", "review_text_recent")
@@ -26,10 +26,7 @@ EXPORT_HINT = (
 
 
 NOT_A_ROW = "not_a_row"
-NULL_TEXT = "null_text"
-INFINITE_FEATURE = "infinite_feature"
-INVALID_VALUE = "invalid_value"
-SCORE_NOT_FINITE = "score_not_finite"
+"""A line that is no row at all; beside ``UNSCORABLE_REASONS``."""
 
 
 class Refusal(NamedTuple):
@@ -154,32 +151,12 @@ def score_rows(scorer: Scorer, batch: pa.RecordBatch) -> ScoredRows:
         scorer: The model.
         batch: (B,) rows of ``model_input``.
     """
-    refusals: dict[int, Refusal] = {}
-    for row in np.flatnonzero(pc.is_null(batch.column("behavior_text")).to_numpy(False)):
-        refusals[int(row)] = Refusal(NULL_TEXT, "behavior_text is null; allowed: text")
-    for name in scorer.bundle.feature_names:
-        values = batch.column(name).to_numpy(zero_copy_only=False)
-        for row in np.flatnonzero(np.isinf(values)):
-            detail = f"{name} is {values[row]}; allowed: a number or null (unknown)"
-            refusals.setdefault(int(row), Refusal(INFINITE_FEATURE, detail))
-    usable = np.setdiff1d(np.arange(batch.num_rows), list(refusals))
-    scores, more = _score_parts(scorer, batch.take(pa.array(usable, pa.int64())))
+    scores, unscorable = scorer.score_or_list(batch)
     positions = pc.cast(scores.column("input_hash"), pa.int64()).to_numpy(zero_copy_only=False)
-    return ScoredRows(positions, scores, dict(sorted({**refusals, **more}.items())))
-
-
-def _score_parts(
-    scorer: Scorer, batch: pa.RecordBatch
-) -> tuple[pa.RecordBatch, dict[int, Refusal]]:
-    """Score rows; where the model's result is not a number, halve until the rows are found."""
-    try:
-        return scorer.score_batch(batch), {}
-    except ScoringError as error:
-        if batch.num_rows <= 1:
-            rows = batch.column("input_hash").to_pylist()
-            empty = pa.RecordBatch.from_pylist([], schema=SCORE_SCHEMA)
-            return empty, {int(row): Refusal(SCORE_NOT_FINITE, str(error)) for row in rows}
-    half = batch.num_rows // 2
-    parts = [_score_parts(scorer, part) for part in (batch.slice(0, half), batch.slice(half))]
-    scores = pa.concat_batches([scores for scores, _ in parts])
-    return scores, {row: why for _, refusals in parts for row, why in refusals.items()}
+    refusals: dict[int, Refusal] = {}
+    for row, reason, detail in zip(
+        *(unscorable.column(name).to_pylist() for name in ("row_index", "reason", "detail")),
+        strict=True,
+    ):
+        refusals.setdefault(row, Refusal(reason, detail))
+    return ScoredRows(positions, scores, refusals)

@@ -2,9 +2,10 @@
 
 import json
 
-import bench_gpu
 import pytest
 import torch
+
+import bench_gpu
 
 
 def test_without_a_gpu_it_says_so(capsys, monkeypatch):

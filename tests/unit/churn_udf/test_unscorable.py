@@ -33,7 +33,7 @@ class FakeRunner:
     feature_names = FEATURES
     feature_groups = (*GROUPS, "behaviour_text")
 
-    def run(self, behavior_texts, review_texts, features):
+    def run(self, behavior_texts, review_texts, features, *, with_effects=True):
         assert behavior_texts.null_count == review_texts.null_count == 0
         assert not np.isinf(features).any()
         known = np.nan_to_num(features)

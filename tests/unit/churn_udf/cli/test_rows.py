@@ -83,8 +83,8 @@ def test_every_row_is_scored_or_refused(scorer: Scorer, monkeypatch: pytest.Monk
     run = scorer._runner.run
     wanted = {repr(rows.column("amount_sum")[row].as_py()) for row in bad}
 
-    def broken(texts: Any, reviews: Any, features: Any) -> Any:
-        output = run(texts, reviews, features)
+    def broken(texts: Any, reviews: Any, features: Any, **options: Any) -> Any:
+        output = run(texts, reviews, features, **options)
         output.logits[[repr(float(value)) in wanted for value in features[:, 2]]] = np.nan
         return output
 
