@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,23 @@ def test_a_folder_is_read_in_the_order_of_its_files(batch: Invoke) -> None:
     Path("parts/.part-2.parquet").write_bytes(b"half")
     assert batch("-i", "parts", "-o", "out.parquet").exit_code == 0
     assert pq.read_table("out.parquet")["user_id"].to_pylist() == [f"u{row}" for row in range(10)]
+
+
+@pytest.mark.parametrize("change", ["column", "settings"])
+def test_files_of_a_folder_belong_together(batch: Invoke, change: str) -> None:
+    table = examples(4)
+    Path("parts").mkdir()
+    write(table, Path("parts/part-0.parquet"))
+    other = table.drop_columns(["amount_sum"]).append_column("amount_sum", pa.array([1.0] * 4))
+    if change == "settings":
+        contract = json.dumps({"settings": model_settings().to_dict()})
+        other = table.replace_schema_metadata({"churn_contract": contract})
+    write(other, Path("parts/part-1.parquet"))
+    result = batch("-i", "parts", "-o", "out.parquet")
+    assert result.exit_code == 1
+    assert "parts/part-1.parquet" in result.stderr
+    assert "allowed in one folder" in result.stderr
+    assert not Path("out.parquet").exists()
 
 
 def unscorable_table() -> pa.Table:
