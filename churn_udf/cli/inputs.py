@@ -58,12 +58,10 @@ def open_source(where: str, format_name: str, stdin: BinaryIO) -> Iterator[Sourc
         if where == "-":
             yield _open_stream(stdin, "standard input", format_name, stack)
             return
-        parts = [
-            _open_stream(stack.enter_context(_open_file(path)), str(path), format_name, stack)
-            for path in _files_of(Path(where))
-        ]
-        settings = _settings_of_snapshot(Path(where)) or parts[0].settings
-        yield Source(where, parts[0].schema, _chain(parts), settings)
+        path, *others = _files_of(Path(where))
+        first = _open_path(path, format_name, stack)
+        settings = _settings_of_snapshot(Path(where)) or first.settings
+        yield Source(where, first.schema, _chain(first, others, format_name), settings)
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -80,33 +78,49 @@ def _files_of(path: Path) -> list[Path]:
     return found
 
 
-def _open_file(path: Path) -> BinaryIO:
+def _open_path(path: Path, format_name: str, stack: contextlib.ExitStack) -> Source:
+    """Open a file until the stack ends."""
     try:
-        return path.open("rb")
+        stream = stack.enter_context(path.open("rb"))
     except OSError as error:
         raise InputError(f"--input {path}: {error.strerror}") from error
+    return _open_stream(stream, str(path), format_name, stack)
 
 
-def _chain(parts: Sequence[Source]) -> Callable[[Sequence[str], int], Iterator[pa.RecordBatch]]:
-    """Read parts one after the other, each as long as it has the columns of the first."""
+def _chain(
+    first: Source, others: Sequence[Path], format_name: str
+) -> Callable[[Sequence[str], int], Iterator[pa.RecordBatch]]:
+    """Read files one after the other, opening each in its turn."""
 
     def read(columns: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:
-        schema = parts[0].schema
-        for part in parts:
-            odd = [
-                name
-                for name in columns
-                if part.schema.get_field_index(name) < 0
-                or part.schema.field(name).type != schema.field(name).type
-            ]
-            if odd:
-                raise InputError(
-                    f"{part.name}: columns {odd} are missing or of other types than in "
-                    f"{parts[0].name}; allowed in one folder: files of one schema"
-                )
-            yield from part.read(columns, max_rows)
+        yield from first.read(columns, max_rows)
+        for path in others:
+            with contextlib.ExitStack() as stack:
+                part = _open_path(path, format_name, stack)
+                _require_same(part, first, columns)
+                yield from part.read(columns, max_rows)
 
     return read
+
+
+def _require_same(part: Source, first: Source, columns: Sequence[str]) -> None:
+    """Refuse a file of a folder whose columns are not those of its first file."""
+    odd = [
+        name
+        for name in columns
+        if part.schema.names.count(name) != 1
+        or part.schema.field(name).type != first.schema.field(name).type
+    ]
+    if odd:
+        raise InputError(
+            f"{part.name}: columns {odd} are missing or of other types than in {first.name}; "
+            "allowed in one folder: files of one schema"
+        )
+    if part.settings != first.settings:
+        raise InputError(
+            f"{part.name} was built with other settings than {first.name}; allowed in one folder: "
+            "files of one build"
+        )
 
 
 def _open_stream(

@@ -70,6 +70,13 @@ def test_commands_of_churn_train_are_listed() -> None:
     assert stated == {f"churn-train {name}" for name in main.list_commands(None)}
 
 
+def test_commands_of_churn_score_are_listed() -> None:
+    from churn_udf.cli import main
+
+    stated = {code_of(row[0]) for row in table_under("## `churn-score`")}
+    assert stated == {f"churn-score {name}" for name in main.list_commands(None)}
+
+
 @pytest.mark.parametrize("command", MAKE_COMMANDS)
 def test_make_targets_exist(command: str) -> None:
     if shutil.which("make") is None:

@@ -12,7 +12,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
+
+from churn_udf.cli import main
 
 START = datetime.datetime(2024, 1, 1, 9)
 DAYS = 300
@@ -161,6 +165,40 @@ def test_python_model_sql_function_and_offline_scores_agree(scored):
     differences = [value for name, value in _numbers(doors) if "difference" in name]
     assert len(differences) >= 2
     assert max(differences) <= 1e-5
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["export", "snapshot"])
+def test_the_command_gives_the_scores_of_the_table(scored, tmp_path, source):
+    project, _ = scored
+    path = tmp_path / "examples.parquet"
+    if source == "export":
+        project.execute(f"copy (from churn_examples where is_score_cutoff) to '{path}'")
+    else:
+        (document,) = project.root.glob("snapshots/*/snapshot.json")
+        path = document.parent
+    target = tmp_path / "scores.parquet"
+    arguments = ["batch", "--models-dir", project.models_dir, "-i", path, "-o", target]
+    result = CliRunner().invoke(main, [str(item) for item in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    assert ("does not tell its settings" in result.stderr) == (source == "export")
+    names = [
+        *("user_id", "cutoff_date", "input_hash", "churn_probability", "churn_logit"),
+        *("risk_tier", "is_flagged", "top_reason", "bundle_id"),
+    ]
+    found = {
+        (row["user_id"], row["cutoff_date"]): row
+        for row in pq.read_table(target, columns=names).to_pylist()
+    }
+    rows = project.query(f"select {', '.join(names)} from churn_scores")
+    assert len(rows) > 60
+    for row in rows:
+        expected = dict(zip(names, row, strict=True))
+        mine = found[expected["user_id"], expected["cutoff_date"]]
+        for name in ("churn_probability", "churn_logit"):
+            assert mine[name] == pytest.approx(expected.pop(name), abs=1e-5)
+        assert {name: mine[name] for name in expected} == expected
 
 
 @pytest.mark.integration
