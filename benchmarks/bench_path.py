@@ -138,7 +138,10 @@ def fill(scratch: Path, users: int) -> None:
             drawn = [f"10 * sqrt(-ln(hash(user_id, '{name}') / 2e19 + 1e-9))" for name in numbers]
             values = ", ".join([*KEYS, *columns, *drawn])
             where = "where review_text_recent <> ''" if "review_text_recent" in columns else ""
-            project.execute(f"insert into {table} ({chosen}) select {values} from made_up {where}")
+            project.execute(
+                f"insert into {table} ({chosen}) select {values} from made_up {where} "
+                f"order by hash(user_id, '{table}')"
+            )
     project.execute("drop table made_up", "checkpoint")
 
 

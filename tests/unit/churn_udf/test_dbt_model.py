@@ -125,11 +125,12 @@ def test_wide_rows_are_joined_in_batches(session, logged, monkeypatch):
 
     class Watcher:
         def __init__(self, scorer: Scorer) -> None:
-            self.scorer, self.bundle = scorer, scorer.bundle
+            self.bundle, self.tokens = scorer.bundle, scorer.tokens
+            self.scorer = scorer
 
-        def score_batches(self, batches):
-            sizes.extend(batch.num_rows for batch in batches)
-            return self.scorer.score_batches(batches)
+        def score_batch(self, batch, **options):
+            sizes.append(batch.num_rows)
+            return self.scorer.score_batch(batch, **options)
 
     def load(bundle, models_dir, *, device):
         return Watcher(Scorer.load(bundle, device=device))

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from churn_udf.errors import BundleIntegrityError
@@ -122,6 +122,7 @@ def ids_word_by_word(texts: list[str], *, is_review: bool) -> list[list[int]]:
     return found
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(
