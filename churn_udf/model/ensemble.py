@@ -27,6 +27,7 @@ from churn_udf.model.config import TEXT_GROUP
 from churn_udf.model.linear import LinearModel
 from churn_udf.model.output import ModelOutput
 from churn_udf.model.trees import TreeModel
+from churn_udf.tokenization import TokenBatch
 
 FloatArray = npt.NDArray[np.float64]
 BERT = "bert"
@@ -100,8 +101,16 @@ class Ensemble:
 class Member(Protocol):
     """One model of an ensemble."""
 
+    def tokens(self, behavior_texts: pa.Array, review_texts: pa.Array) -> TokenBatch | None:
+        """Return the tokens of B texts, none if the member reads no text."""
+
     def run(
-        self, behavior_texts: pa.Array, review_texts: pa.Array, features: FloatArray
+        self,
+        behavior_texts: pa.Array,
+        review_texts: pa.Array,
+        features: FloatArray,
+        *,
+        tokens: TokenBatch | None = None,
     ) -> ModelOutput:
         """Compute logits (B,) and effects (B, G) of B rows."""
 
@@ -122,8 +131,16 @@ class TabularMember:
         for index, feature in enumerate(features):
             self._group_FG[index, groups.index(feature.group)] = 1.0
 
+    def tokens(self, behavior_texts: pa.Array, review_texts: pa.Array) -> None:
+        """Return nothing: no text is read."""
+
     def run(
-        self, behavior_texts: pa.Array, review_texts: pa.Array, features: FloatArray
+        self,
+        behavior_texts: pa.Array,
+        review_texts: pa.Array,
+        features: FloatArray,
+        *,
+        tokens: TokenBatch | None = None,
     ) -> ModelOutput:
         """Compute logits and effects; the texts are not read."""
         if isinstance(self._model, TreeModel):
@@ -174,8 +191,18 @@ class EnsembleRunner:
         }
         return cls(ensemble, members, features)
 
+    def tokens(self, behavior_texts: pa.Array, review_texts: pa.Array) -> TokenBatch | None:
+        """Return the texts' tokens for ``run``, none if no member reads them; needs no lock."""
+        encoder = self.members.get(BERT)
+        return None if encoder is None else encoder.tokens(behavior_texts, review_texts)
+
     def run(
-        self, behavior_texts: pa.Array, review_texts: pa.Array, features: FloatArray
+        self,
+        behavior_texts: pa.Array,
+        review_texts: pa.Array,
+        features: FloatArray,
+        *,
+        tokens: TokenBatch | None = None,
     ) -> ModelOutput:
         """Compute logits and the effect of each feature group.
 
@@ -183,10 +210,11 @@ class EnsembleRunner:
             behavior_texts: (B,) strings, no nulls.
             review_texts: (B,) strings, no nulls; empty where there is no review.
             features: (B, F) float64 in the order of ``feature_names``, NaN where unknown.
+            tokens: What ``tokens`` made of the texts, where that was done before.
         """
         logits, effects = {}, np.zeros((len(features), len(self.feature_groups)))
         for name, member in self.members.items():
-            output = member.run(behavior_texts, review_texts, features)
+            output = member.run(behavior_texts, review_texts, features, tokens=tokens)
             logits[name] = output.logits
             effects += self.ensemble.weights[name] * output.group_effects
         return ModelOutput(self.ensemble.combine(logits), effects)
