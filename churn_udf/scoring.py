@@ -17,9 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from churn_udf.batching import distinct_rows
 from churn_udf.bundle_store import Bundle
 from churn_udf.contracts.scores import SCORE_SCHEMA, input_schema
 from churn_udf.errors import BundleMismatchError, ScoringError
+from churn_udf.tokenization import TokenBatch
 from churn_udf.unscorable import list_infinite, list_not_finite, read_columns
 
 FloatArray = npt.NDArray[np.float64]
@@ -27,6 +29,7 @@ FloatArray = npt.NDArray[np.float64]
 MAX_BATCH_ROWS = 8_192
 """Rows given to the model at once: bounds memory, and is enough for batches of like length."""
 
+TEXT_COLUMNS = ("behavior_text", "review_text_recent")
 MIN_REASON_EFFECT = 0.05
 """A group that raises the risk by less (in logits) is not worth naming as the reason."""
 
@@ -56,6 +59,9 @@ class Runner(Protocol):
     def feature_groups(self) -> tuple[str, ...]:
         """Names of the groups that effects are told for."""
 
+    def tokens(self, behavior_texts: pa.Array, review_texts: pa.Array) -> TokenBatch | None:
+        """Return the tokens of B texts, none if no text is read; needs no lock."""
+
     def run(
         self,
         behavior_texts: pa.Array,
@@ -63,8 +69,12 @@ class Runner(Protocol):
         features: FloatArray,
         *,
         with_effects: bool = True,
+        tokens: TokenBatch | None = None,
     ) -> Output:
-        """Compute logits and group effects of B rows; effects (B, 0) if not wanted."""
+        """Compute logits and group effects of B rows, (B, 0) if not wanted.
+
+        Makes the tokens that it is not given.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,11 +147,31 @@ class Scorer:
             for start in range(0, batch.num_rows, MAX_BATCH_ROWS):
                 yield self.score_batch(batch.slice(start, MAX_BATCH_ROWS))
 
-    def score_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Score rows, in their order.
+    def tokens(self, batch: pa.RecordBatch) -> TokenBatch | None:
+        """Make the tokens of a batch for ``score_batch``, while another thread may score.
+
+        Args:
+            batch: As for ``score_batch``, which checks it; null texts are read as empty here.
+
+        Returns:
+            The tokens of its rows; none if the model reads no text.
+        """
+        texts = (_column(batch, self._schema.field(name)) for name in TEXT_COLUMNS)
+        return self._runner.tokens(*(pc.fill_null(column, "") for column in texts))
+
+    def score_batch(
+        self,
+        batch: pa.RecordBatch,
+        *,
+        tokens: TokenBatch | None = None,
+        is_distinct: bool = False,
+    ) -> pa.RecordBatch:
+        """Score rows, in their order; rows with equal texts and features once.
 
         Args:
             batch: Columns of ``input_schema``; others are ignored.
+            tokens: What ``tokens`` made of this batch; made here if not given.
+            is_distinct: No two rows are equal, so looking for such is spared.
 
         Returns:
             One row per input row, ``SCORE_SCHEMA``.
@@ -156,19 +186,28 @@ class Scorer:
             raise ScoringError(f"{hashes.null_count} rows have no input_hash; run `dbt build`")
         features = _feature_matrix([columns[name] for name in self.bundle.feature_names])
         scores = self.score_arrays(
-            columns["behavior_text"], columns["review_text_recent"], features, labels=hashes
+            columns["behavior_text"],
+            columns["review_text_recent"],
+            features,
+            labels=hashes,
+            tokens=tokens,
+            is_distinct=is_distinct,
         )
         names = self.bundle.feature_names
         flags = self.bundle.thresholds.flags_of(scores.probabilities, features, names)
         return self._to_record_batch(hashes, scores, flags)
 
-    def score_or_list(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    def score_or_list(
+        self, batch: pa.RecordBatch, *, tokens: TokenBatch | None = None
+    ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         """Score the rows that can be, in their order, and list the others with the reason.
 
         A row's score is the one that ``score_batch`` gives it without the others.
 
         Args:
-            batch: Columns of ``input_schema``; of others only ``user_id`` is looked at.
+            batch: Columns of ``input_schema``; of others only ``user_id`` is looked at. Equal
+                rows are not looked for.
+            tokens: What ``tokens`` made of this batch; made here if not given.
 
         Returns:
             ``SCORE_SCHEMA`` rows, and ``UNSCORABLE_SCHEMA`` rows: one per row and reason. Each
@@ -186,7 +225,8 @@ class Scorer:
         if len(rows) < batch.num_rows:
             features, taken = features[rows], pa.array(rows)
             behavior_texts, review_texts = behavior_texts.take(taken), review_texts.take(taken)
-        logits, effects = self._run(behavior_texts, review_texts, features)
+            tokens = None if tokens is None else tokens.take(rows)
+        logits, effects = self._run(behavior_texts, review_texts, features, tokens)
         results = self._results(logits, effects)
         is_finite = list_not_finite(listed, rows, results)
         probabilities = results["churn_probability"][is_finite]
@@ -204,6 +244,8 @@ class Scorer:
         *,
         labels: pa.Array | None = None,
         with_effects: bool = True,
+        tokens: TokenBatch | None = None,
+        is_distinct: bool = False,
     ) -> Scores:
         """Score rows given as arrays.
 
@@ -213,12 +255,14 @@ class Scorer:
             features: (B, F) float64 in model order, NaN where unknown.
             labels: (B,) input hashes that name rows in errors; row numbers if not given.
             with_effects: Whether the effects of groups are wanted; they cost time.
+            tokens: Of the B texts; made here if not given.
+            is_distinct: See ``score_batch``.
 
         Raises:
             ScoringError: See ``score_batch``.
         """
-        texts = {"behavior_text": behavior_texts, "review_text_recent": review_texts}
-        for name, column in texts.items():
+        texts = (behavior_texts, review_texts)
+        for name, column in zip(TEXT_COLUMNS, texts, strict=True):
             if column.null_count:
                 row = pc.index(pc.is_null(column), pa.scalar(True)).as_py()
                 raise _row_error(labels, row, name, "null", "text; '' where there is no review")
@@ -226,16 +270,26 @@ class Scorer:
             row, index = np.argwhere(np.isinf(features))[0]
             name = self.bundle.feature_names[index]
             raise _row_error(labels, row, name, features[row, index], "a number or null (unknown)")
+        rows = None if is_distinct else distinct_rows(behavior_texts, review_texts, features)
+        if rows is None:
+            logits, effects = self._run(*texts, features, tokens, with_effects=with_effects)
+            return self._checked(logits, effects, labels)
+        chosen = pa.array(rows.first)
         logits, effects = self._run(
-            behavior_texts, review_texts, features, with_effects=with_effects
+            behavior_texts.take(chosen),
+            review_texts.take(chosen),
+            features[rows.first],
+            None if tokens is None else tokens.take(rows.first),
+            with_effects=with_effects,
         )
-        return self._checked(logits, effects, labels)
+        return self._checked(logits[rows.inverse], effects[rows.inverse], labels)
 
     def _run(
         self,
         behavior_texts: pa.Array,
         review_texts: pa.Array,
         features: FloatArray,
+        tokens: TokenBatch | None,
         *,
         with_effects: bool = True,
     ) -> tuple[FloatArray, FloatArray]:
@@ -244,12 +298,13 @@ class Scorer:
         logits, effects = [np.empty(0)], [np.empty((0, num_groups))]
         for start in range(0, len(features), MAX_BATCH_ROWS):
             rows = slice(start, start + MAX_BATCH_ROWS)
+            part = tokens
+            if tokens is not None and len(features) > MAX_BATCH_ROWS:
+                part = tokens.take(np.arange(len(features))[rows])
+            texts = behavior_texts[rows], review_texts[rows]
             with self._lock:
                 output = self._runner.run(
-                    behavior_texts[rows],
-                    review_texts[rows],
-                    features[rows],
-                    with_effects=with_effects,
+                    *texts, features[rows], with_effects=with_effects, tokens=part
                 )
             logits.append(output.logits)
             effects.append(output.group_effects)

@@ -32,6 +32,9 @@ TOKENIZER_FILE = "tokenizer_info.json"
 VOCABULARY_FILE = "vocab.txt"
 HUGGINGFACE_FILE = "tokenizer.json"
 NOT_WORD = r"[^\p{L}\p{N}]+"
+WIDE_SPACE = r"[\x{80}-\x{a0}\x{1680}\x{2000}-\x{206f}\x{3000}]"
+"""White space beyond ASCII's."""
+BLANK, LAST_ASCII = 32, 127
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,17 @@ def ragged_positions(starts: IntArray, lengths: IntArray) -> IntArray:
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
+
+
+def _first_ids(ids: IntArray, counts: IntArray, kept: IntArray) -> IntArray:
+    """Return the first ``kept`` ids of every text, of texts that have ``counts`` ids."""
+    is_cut = kept < counts
+    if not is_cut.any():
+        return ids
+    cut_starts = (np.cumsum(counts) - counts + kept)[is_cut]
+    is_kept = np.ones(len(ids), dtype=np.bool_)
+    is_kept[ragged_positions(cut_starts, (counts - kept)[is_cut])] = False
+    return ids[is_kept]
 
 
 class Tokenizer(ABC):
@@ -125,22 +139,22 @@ class Tokenizer(ABC):
         behavior_ids, behavior_counts = self.pieces(behavior_texts, is_review=False)
         review_ids, review_counts = self.pieces(review_texts, is_review=True)
         kept_behavior, kept_review = self._budget(behavior_counts, review_counts)
-        has_review = (kept_review > 0).astype(np.int64)
+        has_review = kept_review > 0
         lengths = 2 + kept_behavior + kept_review + has_review
-        ids = np.full(int(lengths.sum()), self.separator_id, dtype=np.int64)
-        segments = np.zeros(len(ids), dtype=np.int64)
         starts = np.cumsum(lengths) - lengths
-        ids[starts] = self.first_id
-
-        def copy(source: IntArray, counts: IntArray, kept: IntArray, places: IntArray) -> None:
-            """Copy the first ``kept`` ids of every text to its place."""
-            origins = np.cumsum(counts) - counts
-            ids[ragged_positions(places, kept)] = source[ragged_positions(origins, kept)]
-
-        copy(behavior_ids, behavior_counts, kept_behavior, starts + 1)
         review_starts = starts + 2 + kept_behavior
-        copy(review_ids, review_counts, kept_review, review_starts)
-        segments[ragged_positions(review_starts, kept_review + has_review)] = 1
+        ids = np.full(int(lengths.sum()), self.separator_id, dtype=np.int64)
+        ids[starts] = self.first_id
+        is_behavior = np.ones(len(ids), dtype=np.bool_)
+        is_behavior[starts] = is_behavior[review_starts - 1] = False
+        segments = np.zeros(len(ids), dtype=np.int64)
+        if has_review.any():
+            places = ragged_positions(review_starts[has_review], kept_review[has_review])
+            ids[places] = _first_ids(review_ids, review_counts, kept_review)
+            closings = (starts + lengths - 1)[has_review]
+            segments[places] = segments[closings] = 1
+            is_behavior &= segments == 0
+        ids[is_behavior] = _first_ids(behavior_ids, behavior_counts, kept_behavior)
         is_truncated = (kept_behavior < behavior_counts) | (kept_review < review_counts)
         return TokenBatch(ids, segments, lengths, is_truncated)
 
@@ -181,12 +195,16 @@ class CompactTokenizer(Tokenizer):
             max_review_tokens=max_review_tokens,
         )
         self.words = tuple(words)
-        self._vocabulary = pa.array([*SPECIAL_WORDS, *self.words], type=pa.string())
+        # A word with a blank inside is never found: no text has it as a word.
+        findable = ["" if " " in word else word for word in (*SPECIAL_WORDS, *self.words)]
+        followed = [word and f"{word} " for word in findable]
+        self._findable = pa.array([*findable, *followed], type=pa.string())
+        self._ids = np.tile(np.arange(len(findable)), 2)
 
     @property
     def vocabulary_size(self) -> int:
         """Number of ids, special ones counted."""
-        return len(self._vocabulary)
+        return len(SPECIAL_WORDS) + len(self.words)
 
     @property
     def mask_id(self) -> int:
@@ -195,9 +213,10 @@ class CompactTokenizer(Tokenizer):
 
     def pieces(self, texts: pa.Array, *, is_review: bool) -> tuple[IntArray, IntArray]:
         """Return flat ids and counts; see ``Tokenizer.pieces``."""
-        words, counts = split_words(texts, is_review=is_review)
-        found = pc.fill_null(pc.index_in(words, value_set=self._vocabulary), 1)
-        return found.to_numpy(zero_copy_only=False).astype(np.int64), counts
+        words, counts = split_words(texts, is_review=is_review, keep_blanks=True)
+        found = pc.index_in(words, value_set=self._findable)
+        places = pc.fill_null(found, SPECIAL_WORDS.index(UNKNOWN)).to_numpy(zero_copy_only=False)
+        return self._ids[places], counts
 
     def save(self, directory: Path) -> None:
         """Write ``vocab.txt``, one word a line, and ``tokenizer_info.json``."""
@@ -206,16 +225,34 @@ class CompactTokenizer(Tokenizer):
         (directory / TOKENIZER_FILE).write_text(json.dumps(self._info(), indent=2) + "\n")
 
 
-def split_words(texts: pa.Array, *, is_review: bool) -> tuple[pa.Array, IntArray]:
+def split_words(
+    texts: pa.Array, *, is_review: bool, keep_blanks: bool = False
+) -> tuple[pa.Array, IntArray]:
     """Split texts at white space; in reviews everything but letters and digits separates.
+
+    Args:
+        texts: (B,) strings, no nulls.
+        is_review: Whether these are reviews: they are also lower-cased.
+        keep_blanks: Allow words with the blank that follows them, which spares copying them.
 
     Returns:
         The words of all texts, and how many each text has, (B,) int64.
     """
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
+    is_filled = pc.greater(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
+    if not is_filled.all():
+        words, filled_counts = split_words(
+            texts.filter(pa.array(is_filled)), is_review=is_review, keep_blanks=keep_blanks
+        )
+        counts = np.zeros(len(texts), dtype=np.int64)
+        counts[is_filled] = filled_counts
+        return words, counts
     if is_review:
-        texts = pc.replace_substring_regex(pc.utf8_lower(texts), NOT_WORD, " ")
+        lower = pc.replace_substring_regex(pc.utf8_lower(texts), NOT_WORD, " ")
+        return split_words(pc.ascii_trim(lower, " "), is_review=False, keep_blanks=keep_blanks)
+    if keep_blanks and (split := _split_at_blanks(texts)) is not None:
+        return split
     lists = pc.utf8_split_whitespace(texts)
     words = lists.flatten()
     counts = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -225,6 +262,34 @@ def split_words(texts: pa.Array, *, is_review: bool) -> tuple[pa.Array, IntArray
         counts = np.bincount(owners, minlength=len(counts)).astype(np.int64)
         words = words.filter(pa.array(is_word))
     return words, counts
+
+
+def _split_at_blanks(texts: pa.Array) -> tuple[pa.Array, IntArray] | None:
+    """Split texts that have single blanks between words and no other white space, else none.
+
+    Not a byte is copied: the words are the texts' own bytes with more offsets, so all but the
+    last of a text end with their blank. The warehouse writes texts that way (text_spec_v1).
+    """
+    if texts.type != pa.string() or not len(texts):
+        return None
+    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int32)
+    bounds = offsets[texts.offset : texts.offset + len(texts) + 1]
+    data = np.frombuffer(texts.buffers()[2], dtype=np.uint8)[bounds[0] : bounds[-1]]
+    starts, last = bounds[:-1] - bounds[0], bounds[1:] - bounds[0] - 1
+    is_blank = data == BLANK
+    is_plain = data.min() >= BLANK and not (
+        is_blank[starts].any() or is_blank[last].any() or (is_blank[1:] & is_blank[:-1]).any()
+    )
+    if is_plain and data.max() > LAST_ASCII:
+        is_plain = not pc.any(pc.match_substring_regex(texts, WIDE_SPACE)).as_py()
+    if not is_plain:
+        return None
+    is_blank[last] = True  # now: whether a byte is the last of a word or the blank after it
+    ends = np.flatnonzero(is_blank).astype(np.int32)
+    word_bounds = np.concatenate([bounds[:1], ends + bounds[0] + 1], dtype=np.int32)
+    words = pa.StringArray.from_buffers(len(ends), pa.py_buffer(word_bounds), texts.buffers()[2])
+    lasts = np.searchsorted(ends, last) + 1
+    return words, np.diff(lasts, prepend=0)
 
 
 class HuggingFaceTokenizer(Tokenizer):

@@ -28,6 +28,7 @@ from churn_udf.model.linear import LinearModel
 from churn_udf.model.output import ModelOutput
 from churn_udf.model.precision import AUTO
 from churn_udf.model.trees import TreeModel
+from churn_udf.tokenization import TokenBatch
 
 FloatArray = npt.NDArray[np.float64]
 BERT = "bert"
@@ -101,6 +102,9 @@ class Ensemble:
 class Member(Protocol):
     """One model of an ensemble."""
 
+    def tokens(self, behavior_texts: pa.Array, review_texts: pa.Array) -> TokenBatch | None:
+        """Return the tokens of B texts, none if the member reads no text."""
+
     def run(
         self,
         behavior_texts: pa.Array,
@@ -108,6 +112,7 @@ class Member(Protocol):
         features: FloatArray,
         *,
         with_effects: bool = True,
+        tokens: TokenBatch | None = None,
     ) -> ModelOutput:
         """Compute logits (B,) and effects (B, G) of B rows; effects (B, 0) if not wanted."""
 
@@ -128,6 +133,9 @@ class TabularMember:
         for index, feature in enumerate(features):
             self._group_FG[index, groups.index(feature.group)] = 1.0
 
+    def tokens(self, behavior_texts: pa.Array, review_texts: pa.Array) -> None:
+        """Return nothing: no text is read."""
+
     def run(
         self,
         behavior_texts: pa.Array,
@@ -135,6 +143,7 @@ class TabularMember:
         features: FloatArray,
         *,
         with_effects: bool = True,
+        tokens: TokenBatch | None = None,
     ) -> ModelOutput:
         """Compute logits and effects; the texts are not read."""
         is_tree = isinstance(self._model, TreeModel)
@@ -191,6 +200,11 @@ class EnsembleRunner:
         }
         return cls(ensemble, members, features)
 
+    def tokens(self, behavior_texts: pa.Array, review_texts: pa.Array) -> TokenBatch | None:
+        """Return the texts' tokens for ``run``, none if no member reads them; needs no lock."""
+        encoder = self.members.get(BERT)
+        return None if encoder is None else encoder.tokens(behavior_texts, review_texts)
+
     def run(
         self,
         behavior_texts: pa.Array,
@@ -198,6 +212,7 @@ class EnsembleRunner:
         features: FloatArray,
         *,
         with_effects: bool = True,
+        tokens: TokenBatch | None = None,
     ) -> ModelOutput:
         """Compute logits and the effect of each feature group.
 
@@ -206,11 +221,14 @@ class EnsembleRunner:
             review_texts: (B,) strings, no nulls; empty where there is no review.
             features: (B, F) float64 in the order of ``feature_names``, NaN where unknown.
             with_effects: Whether effects are wanted; without, ``group_effects`` is (B, 0).
+            tokens: What ``tokens`` made of the texts, where that was done before.
         """
         num_groups = len(self.feature_groups) if with_effects else 0
         logits, effects = {}, np.zeros((len(features), num_groups))
         for name, member in self.members.items():
-            output = member.run(behavior_texts, review_texts, features, with_effects=with_effects)
+            output = member.run(
+                behavior_texts, review_texts, features, with_effects=with_effects, tokens=tokens
+            )
             logits[name] = output.logits
             effects += self.ensemble.weights[name] * output.group_effects
         return ModelOutput(self.ensemble.combine(logits), effects)

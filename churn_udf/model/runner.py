@@ -118,6 +118,12 @@ class ModelRunner:
         """Names of the groups that effects are told for."""
         return self.model.group_names
 
+    def tokens(self, behavior_texts: pa.Array, review_texts: pa.Array) -> TokenBatch:
+        """Return the token ids of B texts; may be called while another thread runs the model."""
+        if self.model.reads_text:
+            return self.tokenizer.encode(behavior_texts, review_texts)
+        return TokenBatch.without_text(len(behavior_texts), self.tokenizer.first_id)
+
     def run(
         self,
         behavior_texts: pa.Array,
@@ -125,6 +131,7 @@ class ModelRunner:
         features: FloatArray,
         *,
         with_effects: bool = True,
+        tokens: TokenBatch | None = None,
     ) -> ModelOutput:
         """Compute logits and the effect of each feature group.
 
@@ -133,11 +140,10 @@ class ModelRunner:
             review_texts: (B,) strings, no nulls; empty where there is no review.
             features: (B, F) float64 in the order of ``feature_names``, NaN where unknown.
             with_effects: Whether effects are wanted; without, ``group_effects`` is (B, 0).
+            tokens: The texts' tokens, where they were made before.
         """
-        if self.model.reads_text:
-            tokens = self.tokenizer.encode(behavior_texts, review_texts)
-        else:
-            tokens = TokenBatch.without_text(len(features), self.tokenizer.first_id)
+        if tokens is None:
+            tokens = self.tokens(behavior_texts, review_texts)
         return self.run_tokens(tokens, features, with_effects=with_effects)
 
     def run_tokens(

@@ -7,6 +7,7 @@ pre-hook leaves the settings, feature list and relation names in a session varia
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -20,6 +21,7 @@ import pyarrow as pa
 from churn_udf.bundle_store import bundle_directory, open_bundle, read_champion
 from churn_udf.contracts.settings import ModelSettings
 from churn_udf.errors import ScoringError, SettingsError
+from churn_udf.overlap import UsedBehind, made_ahead
 from churn_udf.scoring import Scorer
 from churn_udf.warehouse import CONTEXT_VARIABLE, DEVICE_VARIABLE, MODELS_DIR_VARIABLE
 from churn_udf.warehouse.champion_scorers import scorer_of
@@ -30,6 +32,8 @@ PROGRESS_SECONDS = 5.0
 CHUNK_SECONDS = 3.0
 """A chunk is what a kill can lose, and what progress is told after."""
 FIRST_CHUNK_ROWS = 512
+WAITING_CHUNKS = 2
+"""Chunks read ahead of the model, and chunks scored that wait to be written."""
 
 LoadScorer = Callable[..., Scorer]
 
@@ -110,7 +114,7 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
     if num_missing:
         scorer = load_scorer(bundle, context.models_dir, device=context.device)
         _score_missing(cache, unscorable, scorer, num_missing, log)
-    _require_complete(cache)
+        _require_complete(cache)
     unscorable.keep_current(bundle.bundle_id)
     counted = unscorable.count()
     if counted and context.unscorable_rows == "fail":
@@ -203,7 +207,7 @@ def _require_fresh(context: ScoringContext) -> None:
 
 def _require_complete(cache: ScoreCache) -> None:
     """Check that each input has score or reason: a bug of ours, or rows changed meanwhile."""
-    missing = cache.plan()[1]
+    missing = cache.count_missing()
     if missing:
         raise ScoringError(
             f"{missing:,} inputs have no score although all were looked at; churn_examples changed "
@@ -218,14 +222,21 @@ def _score_missing(
     num_missing: int,
     log: Callable[[str], None],
 ) -> None:
-    """Score, store and report chunk by chunk."""
+    """Score, store and report chunk by chunk.
+
+    The next chunks are read and made tokens on one thread and the last ones written on another
+    while the model computes. Inputs are distinct by their hash.
+    """
     progress = Progress(num_missing, log)
-    for batch in cache.read_missing(scorer.bundle.feature_names):
-        for chunk in _chunks(batch, progress):
+    batches = cache.read_missing(scorer.bundle.feature_names)
+    chunks = (chunk for batch in batches for chunk in _chunks(batch, progress))
+    encoded = made_ahead(((chunk, scorer.tokens(chunk)) for chunk in chunks), WAITING_CHUNKS)
+    with UsedBehind(cache.insert, WAITING_CHUNKS) as writer, contextlib.closing(encoded):
+        for chunk, tokens in encoded:
             scored_at = datetime.now(timezone.utc).replace(tzinfo=None)
-            scores, listed = scorer.score_or_list(chunk)
-            cache.insert(scores, scored_at=scored_at)
+            scores, listed = scorer.score_or_list(chunk, tokens=tokens)
             unscorable.insert(listed, bundle_id=scorer.bundle.bundle_id, noted_at=scored_at)
+            writer.put((scores, scored_at))
             progress.add(chunk.num_rows)
     progress.finish()
 

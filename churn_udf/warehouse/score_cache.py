@@ -36,7 +36,7 @@ SQL_TYPES = {
 }
 READ_ROWS = 8_192
 """Rows of a batch read from the warehouse, texts and features included."""
-BATCH_KEYS = 65_536
+BATCH_KEYS = 131_072
 """Inputs joined to their texts and features at once: bounds what the join holds in memory."""
 _CHUNK = "churn_scored_chunk"
 _WANTED = "churn_inputs_to_score"
@@ -69,10 +69,15 @@ class ScoreCache:
         unscorable: str,
     ) -> None:
         self._relation = relation
-        self._unscorable = unscorable
         self._examples = examples
         # A date's text is digits and dashes; null is no cutoff, and so no input.
         self._is_input = f"cutoff_date = cast({_date_literal(cutoff_date)} as date)"
+        self._is_missing = (
+            f"coalesce(input_hash, '') not in (select input_hash from {relation} "
+            f"where bundle_id = {_literal(bundle_id)} union all "
+            f"select coalesce(input_hash, '') from {unscorable} "
+            f"where bundle_id = {_literal(bundle_id)})"
+        )
         self._bundle_id = bundle_id
         self._reader = session.cursor()
         self._writer = session.cursor()
@@ -100,36 +105,39 @@ class ScoreCache:
 
         Returns:
             Distinct inputs at the score cutoff, and those among them that have no score and are
-            not known to be unscorable. All inputs without a hash count as
-            one; a row of nobody is none.
+            not known to be unscorable. All inputs without a hash count as one; a row of nobody
+            is none.
         """
-        total = self._reader.execute(
-            f"select count(distinct coalesce(input_hash, '')) from {self._examples} "
-            f"where {self._is_input} and user_id is not null"
-        ).fetchall()[0][0]
         # Keys only: the wide rows are joined to them a batch at a time.
         self._reader.execute(
             f"""
             create or replace temporary table {_WANTED} as
-            with missing as (
-                select input_hash, min(user_id) as user_id
-                from {self._examples} as examples
-                where {self._is_input} and user_id is not null and not coalesce(input_hash in (
-                    select input_hash from {self._relation} where bundle_id = ?
-                ), false) and not exists (
-                    select 1 from {self._unscorable} as listed
-                    where listed.bundle_id = ?
-                    and listed.input_hash is not distinct from examples.input_hash
-                )
-                group by 1
+            with inputs as (
+                select input_hash, min(user_id) as user_id, {self._is_missing} as is_missing
+                from {self._examples}
+                where {self._is_input} and user_id is not null
+                group by input_hash
             )
-            select *, (row_number() over (order by user_id) - 1) // {BATCH_KEYS} as batch_number
-            from missing
-            """,
-            [self._bundle_id, self._bundle_id],
+            select
+                input_hash,
+                user_id,
+                case when is_missing then (
+                    row_number() over (partition by is_missing order by user_id) - 1
+                ) // {BATCH_KEYS} end as batch_number
+            from inputs
+            """
         )
-        missing = self._reader.execute(f"select count(*) from {_WANTED}").fetchall()
-        return int(total), int(missing[0][0])
+        counts = self._reader.execute(f"select count(*), count(batch_number) from {_WANTED}")
+        total, missing = counts.fetchall()[0]
+        return int(total), int(missing)
+
+    def count_missing(self) -> int:
+        """Return how many distinct inputs have neither a score nor a reason now."""
+        counted = self._reader.execute(
+            f"select count(*) from (select distinct input_hash from {self._examples} "
+            f"where {self._is_input} and user_id is not null) as inputs where {self._is_missing}"
+        )
+        return int(counted.fetchall()[0][0])
 
     def read_missing(self, feature_names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Stream the inputs that ``plan`` noted, each once.
@@ -154,17 +162,13 @@ class ScoreCache:
             )
             yield from rows.to_arrow_reader(READ_ROWS)
 
-    def insert(self, scores: pa.RecordBatch, *, scored_at: datetime) -> None:
-        """Append scores and commit.
+    def insert(self, scored: Sequence[tuple[pa.RecordBatch, datetime]]) -> None:
+        """Append batches of scores and commit them together.
 
         Args:
-            scores: ``SCORE_SCHEMA`` rows.
-            scored_at: UTC without zone.
+            scored: ``SCORE_SCHEMA`` rows and when they were scored, UTC without zone.
         """
-        num_rows = scores.num_rows
-        bundle_ids = pa.array([self._bundle_id] * num_rows, pa.string())
-        times = pa.array([scored_at] * num_rows, pa.timestamp("us"))
-        chunk = pa.Table.from_arrays([*scores.columns, bundle_ids, times], schema=CACHE_SCHEMA)
+        chunk = pa.Table.from_batches([self._cached(*item) for item in scored], CACHE_SCHEMA)
         self._writer.register(_CHUNK, chunk)
         try:
             names = ", ".join(CACHE_SCHEMA.names)
@@ -173,6 +177,14 @@ class ScoreCache:
             )
         finally:
             self._writer.unregister(_CHUNK)
+
+    def _cached(self, scores: pa.RecordBatch, scored_at: datetime) -> pa.RecordBatch:
+        """Put bundle and time beside scores."""
+        constants = (
+            pa.repeat(pa.scalar(value, CACHE_SCHEMA.field(name).type), scores.num_rows)
+            for name, value in (("bundle_id", self._bundle_id), ("scored_at", scored_at))
+        )
+        return pa.RecordBatch.from_arrays([*scores.columns, *constants], schema=CACHE_SCHEMA)
 
     def read_current(self) -> pa.RecordBatchReader:
         """Stream this bundle's scores of all inputs at the score cutoff."""
@@ -193,6 +205,11 @@ class ScoreCache:
 def _quoted(name: str) -> str:
     """Return a quoted identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    """Return a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _date_literal(value: date | None) -> str:

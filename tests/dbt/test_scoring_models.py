@@ -344,11 +344,11 @@ score_or_list = scoring.Scorer.score_or_list
 
 calls = []
 
-def slow(self, batch):
+def slow(self, batch, **options):
     calls.append(batch.num_rows)
     print("chunk", len(calls), flush=True)
     time.sleep(0.5)
-    return score_or_list(self, batch)
+    return score_or_list(self, batch, **options)
 
 scoring.Scorer.score_or_list = slow
 cli(sys.argv[1:])

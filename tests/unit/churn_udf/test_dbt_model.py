@@ -107,11 +107,11 @@ def test_a_run_that_breaks_keeps_what_was_scored_before(session, logged, monkeyp
     monkeypatch.setattr(dbt_model, "CHUNK_SECONDS", 0.0)
     score_or_list, calls = Scorer.score_or_list, []
 
-    def break_down(self, batch):
+    def break_down(self, batch, **options):
         calls.append(batch.num_rows)
         if len(calls) == 4:
             raise ScoringError("the device is gone")
-        return score_or_list(self, batch)
+        return score_or_list(self, batch, **options)
 
     monkeypatch.setattr(Scorer, "score_or_list", break_down)
     with pytest.raises(ScoringError, match="device is gone"):
@@ -127,11 +127,12 @@ def test_wide_rows_are_joined_in_batches(session, logged, monkeypatch):
 
     class Watcher:
         def __init__(self, scorer: Scorer) -> None:
-            self.scorer, self.bundle = scorer, scorer.bundle
+            self.bundle, self.tokens = scorer.bundle, scorer.tokens
+            self.scorer = scorer
 
-        def score_or_list(self, batch):
+        def score_or_list(self, batch, **options):
             sizes.append(batch.num_rows)
-            return self.scorer.score_or_list(batch)
+            return self.scorer.score_or_list(batch, **options)
 
     def load(bundle, models_dir, *, device):
         return Watcher(Scorer.load(bundle, device=device))

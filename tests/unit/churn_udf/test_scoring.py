@@ -8,11 +8,13 @@ import pyarrow as pa
 import pytest
 from factories import GROUPS, input_batch, tiny_bundle
 
+from churn_udf import scoring
 from churn_udf.contracts.bundle import FeatureSpec
 from churn_udf.contracts.scores import SCORE_SCHEMA, input_schema
 from churn_udf.errors import BundleIntegrityError, BundleMismatchError, ScoringError
 from churn_udf.scoring import MAX_BATCH_ROWS, MIN_REASON_EFFECT, Scorer
 from churn_udf.thresholds import FeatureBands, GroupThresholds
+from churn_udf.tokenization import CompactTokenizer
 
 FEATURES = ("recency_days", "order_count", "amount_sum")
 
@@ -33,7 +35,10 @@ class FakeRunner:
         self.sizes: list[int] = []
         self.running = 0
 
-    def run(self, behavior_texts, review_texts, features, *, with_effects=True):
+    def tokens(self, behavior_texts, review_texts):
+        return None
+
+    def run(self, behavior_texts, review_texts, features, *, with_effects=True, tokens=None):
         self.running += 1
         assert self.running == 1, "two threads at once"
         self.sizes.append(len(features))
@@ -141,7 +146,9 @@ def test_unknown_features_are_given_as_nan(bundle):
             return super().run(behavior_texts, review_texts, features, **options)
 
     recorder = Recorder()
-    rows = [{"order_count": None}, {"order_count": float("nan")}, {"order_count": 2}]
+    texts = [{"behavior_text": text} for text in ("a", "b", "c")]
+    counts = (None, float("nan"), 2)
+    rows = [text | {"order_count": count} for text, count in zip(texts, counts, strict=True)]
     Scorer(bundle, recorder).score_batch(batch_of(rows))
     assert np.isnan(recorder.seen[:2, 1]).all()
     assert recorder.seen[2].tolist() == [0.0, 2.0, 0.0]
@@ -179,7 +186,7 @@ def test_a_score_that_is_not_finite_is_an_error(bundle, bad, where):
             return output
 
     with pytest.raises(ScoringError, match="'h1'"):
-        Scorer(bundle, Broken()).score_batch(batch_of([{}, {}, {}]))
+        Scorer(bundle, Broken()).score_batch(batch_of([{"order_count": n} for n in range(3)]))
 
 
 def test_a_missing_column_is_named(scorer):
@@ -238,6 +245,31 @@ def test_refuses_a_model_of_other_features(tmp_path, runner):
     other = tiny_bundle(tmp_path, [*FEATURES, FeatureSpec(name="more", group="spend")])
     with pytest.raises(BundleMismatchError, match="churn-train run"):
         Scorer(other, runner)
+
+
+def test_equal_inputs_are_scored_once(scorer, runner):
+    batch = input_batch(30, FEATURES)
+    alone = scorer.score_batch(batch)
+    rows = np.random.default_rng(0).integers(0, 30, 200)
+    runner.sizes.clear()
+    scores = scorer.score_batch(batch.take(pa.array(rows)))
+    assert runner.sizes == [len(set(rows.tolist()))]
+    assert scores.equals(alone.take(pa.array(rows)))
+    scorer.score_batch(batch.take(pa.array(rows)), is_distinct=True)
+    assert runner.sizes[1:] == [200]
+
+
+def test_tokens_made_before_give_the_same_scores(bundle, real_scorer, monkeypatch):
+    batch = input_batch(100, FEATURES).take(pa.array([*range(100), 3, 4]))
+    expected = real_scorer.score_batch(batch)
+    tokens = real_scorer.tokens(batch)
+    monkeypatch.setattr(CompactTokenizer, "encode", None)
+    for rows in (8_192, 40):
+        monkeypatch.setattr(scoring, "MAX_BATCH_ROWS", rows)
+        scores = real_scorer.score_batch(batch, tokens=tokens)
+        np.testing.assert_allclose(
+            scores.column("churn_logit"), expected.column("churn_logit"), atol=1e-5
+        )
 
 
 def test_flags_follow_the_group_of_the_row_and_nothing_else_does(bundle, runner):

@@ -2,12 +2,19 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from churn_udf.errors import BundleIntegrityError
-from churn_udf.tokenization import CompactTokenizer, load_tokenizer, ragged_positions, split_words
+from churn_udf.tokenization import (
+    SPECIAL_WORDS,
+    CompactTokenizer,
+    load_tokenizer,
+    ragged_positions,
+    split_words,
+)
 
 WORDS = ["last", "visit", "dairy", "great", "milk"]
 PAD, UNKNOWN, FIRST, SEPARATOR, MASK = range(5)
@@ -102,6 +109,63 @@ def test_split_words_keeps_counts_when_texts_are_blank():
     words, counts = split_words(strings("a  b", "", "  ", "c"), is_review=False)
     assert words.to_pylist() == ["a", "b", "c"]
     assert counts.tolist() == [2, 0, 0, 1]
+
+
+def ids_word_by_word(texts: list[str], *, is_review: bool) -> list[list[int]]:
+    """Ids of each text, looked up in a dict after Arrow's own split at white space."""
+    known = {word: number for number, word in enumerate([*SPECIAL_WORDS, *WORDS])}
+    found = []
+    for text in texts:
+        words, (count,) = split_words(strings(text), is_review=is_review)
+        assert len(words) == count
+        found.append([known.get(word, UNKNOWN) for word in words.to_pylist()])
+    return found
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.lists(st.sampled_from([*WORDS, "x", "\u00fc", "\u725b\u5976"])).map(" ".join),
+            st.text(st.sampled_from("x milk\t\n\x1c\x85\xa0\u3000\u2009\u00e9\U0001f600!|-")),
+        ),
+        max_size=6,
+    ),
+    st.booleans(),
+    st.integers(0, 2),
+)
+def test_ids_are_those_of_a_word_by_word_lookup(texts, is_review, offset):
+    texts = [*WORDS[:offset], *texts]
+    ids, counts = compact().pieces(strings(*texts).slice(offset), is_review=is_review)
+    expected = ids_word_by_word(texts[offset:], is_review=is_review)
+    assert [row.tolist() for row in np.split(ids, np.cumsum(counts))[:-1]] == expected
+    assert ids.dtype == counts.dtype == np.int64
+
+
+def test_no_white_space_of_unicode_is_taken_for_a_letter():
+    everything = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    lists = pc.utf8_split_whitespace(strings(*[f"a{character}b" for character in everything]))
+    is_space = (pc.list_value_length(lists).to_numpy() > 1).tolist()
+    spaces = [
+        character for character, separates in zip(everything, is_space, strict=True) if separates
+    ]
+    assert len(spaces) > 20
+    for character in spaces:
+        counts = compact().pieces(strings("last visit", f"a{character}b"), is_review=False)[1]
+        assert counts.tolist() == [2, 2]
+
+
+def test_texts_of_the_warehouse_are_split_without_copying():
+    texts = strings("x", "last visit", "milk\u00fc great").slice(1)
+    words, counts = split_words(texts, is_review=False, keep_blanks=True)
+    assert words.to_pylist() == ["last ", "visit", "milk\u00fc ", "great"]
+    assert counts.tolist() == [2, 2]
+    assert words.buffers()[2].address == texts.buffers()[2].address
+
+
+def test_a_vocabulary_entry_with_a_blank_is_never_found():
+    tokenizer = CompactTokenizer(["last ", "last"], max_tokens=16, max_review_tokens=4)
+    assert tokenizer.pieces(strings("last last"), is_review=False)[0].tolist() == [6, 6]
 
 
 def test_sliced_arrays_are_read_from_their_offset():

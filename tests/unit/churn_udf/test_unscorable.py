@@ -33,7 +33,10 @@ class FakeRunner:
     feature_names = FEATURES
     feature_groups = (*GROUPS, "behaviour_text")
 
-    def run(self, behavior_texts, review_texts, features, *, with_effects=True):
+    def tokens(self, behavior_texts, review_texts):
+        return None
+
+    def run(self, behavior_texts, review_texts, features, *, with_effects=True, tokens=None):
         assert behavior_texts.null_count == review_texts.null_count == 0
         assert not np.isinf(features).any()
         known = np.nan_to_num(features)

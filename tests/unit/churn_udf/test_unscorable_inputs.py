@@ -99,9 +99,9 @@ def looked_at(monkeypatch) -> list[str | None]:
     hashes: list[str | None] = []
     score_or_list = Scorer.score_or_list
 
-    def watch(self, batch):
+    def watch(self, batch, **options):
         hashes.extend(batch.column("input_hash").to_pylist())
-        return score_or_list(self, batch)
+        return score_or_list(self, batch, **options)
 
     monkeypatch.setattr(Scorer, "score_or_list", watch)
     return hashes
@@ -270,11 +270,11 @@ def test_chunks_are_noted_as_they_are_scored(session, warned, monkeypatch):
     monkeypatch.setattr(dbt_model, "CHUNK_SECONDS", 0.0)
     score_or_list, calls = Scorer.score_or_list, []
 
-    def break_down(self, batch):
+    def break_down(self, batch, **options):
         calls.append(batch.num_rows)
         if len(calls) == 3:
             raise ScoringError("the device is gone")
-        return score_or_list(self, batch)
+        return score_or_list(self, batch, **options)
 
     monkeypatch.setattr(Scorer, "score_or_list", break_down)
     with pytest.raises(ScoringError, match="device is gone"):
