@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,15 @@ import torch
 from churn_udf.batching import plan_batches
 from churn_udf.contracts.bundle import TOKENIZER_DIR
 from churn_udf.errors import ScoringError
+from churn_udf.model.bert import PackedBert
 from churn_udf.model.classifier import ChurnClassifier
+from churn_udf.model.engine import PackedEngine, can_pack
 from churn_udf.model.output import ModelOutput
-from churn_udf.model.precision import AUTO, Precision, choose_precision, usable_mode
+from churn_udf.model.precision import AUTO, FP32, Precision, choose_precision, usable_mode
 from churn_udf.tokenization import TokenBatch, Tokenizer, load_tokenizer
 
 FloatArray = npt.NDArray[np.float64]
+Encode = Callable[[torch.Tensor, torch.Tensor, Sequence[int]], torch.Tensor]
 LOGGER = logging.getLogger(__name__)
 
 CPU_TOKEN_BUDGET = 4_096
@@ -77,9 +81,7 @@ class ModelRunner:
         self.tokenizer = tokenizer
         default = CPU_TOKEN_BUDGET if self.device.type == "cpu" else GPU_TOKEN_BUDGET
         self.token_budget = token_budget or default
-        self.mode, reason = usable_mode((precision or Precision()).mode, self.device)
-        if reason is not None:
-            _log_once(reason)
+        self.mode, self._encode = self._pick_encoder(precision or Precision())
 
     @classmethod
     def load(
@@ -106,6 +108,20 @@ class ModelRunner:
         tokenizer = load_tokenizer(directory / TOKENIZER_DIR)
         model = ChurnClassifier.load(directory)
         return cls(model, tokenizer, device=device, token_budget=token_budget, precision=chosen)
+
+    def _pick_encoder(self, precision: Precision) -> tuple[str, Encode]:
+        """Return the mode and the function that encodes texts, with the weights as they are now."""
+        encoder = self.model.encoder
+        mode, reason = usable_mode(precision.mode, self.device)
+        is_engine = self.model.reads_text and self.device.type == "cpu" and can_pack(encoder)
+        if not is_engine and mode != FP32:
+            mode, reason = FP32, f"{mode} is not known for this encoder; it runs in {FP32}"
+        if reason is not None:
+            _log_once(reason)
+        if not is_engine:
+            return mode, self.model.encode_text
+        assert isinstance(encoder, PackedBert)
+        return mode, PackedEngine(encoder, mode, precision.activation_ranges)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -163,7 +179,7 @@ class ModelRunner:
         self, tokens: TokenBatch, features: FloatArray
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return encoded texts (B, D) and coded features (B, F, C) of texts sorted by length."""
-        text_BD = self.model.encode_text(
+        text_BD = self._encode(
             torch.from_numpy(tokens.ids).to(self.device),
             torch.from_numpy(tokens.segments).to(self.device),
             tokens.lengths.tolist(),
