@@ -20,7 +20,8 @@ from churn_udf.model.classifier import ChurnClassifier
 from churn_udf.model.engine import PackedEngine, can_pack
 from churn_udf.model.output import ModelOutput
 from churn_udf.model.precision import AUTO, FP32, Precision, choose_precision, usable_mode
-from churn_udf.tokenization import TokenBatch, Tokenizer, load_tokenizer
+from churn_udf.model.threads import run_each
+from churn_udf.tokenization import IntArray, TokenBatch, Tokenizer, load_tokenizer
 
 FloatArray = npt.NDArray[np.float64]
 Encode = Callable[[torch.Tensor, torch.Tensor, Sequence[int]], torch.Tensor]
@@ -28,6 +29,8 @@ LOGGER = logging.getLogger(__name__)
 
 CPU_TOKEN_BUDGET = 4_096
 """Tokens a batch on the CPU: larger ones fall out of the cache (measured, see FACTS)."""
+LEAST_TOKENS_A_THREAD = 1_024
+"""Fewer are not worth another thread."""
 GPU_TOKEN_BUDGET = 131_072
 
 
@@ -161,7 +164,8 @@ class ModelRunner:
         """Compute the same from token ids."""
         logits = np.empty(len(tokens))
         effects = np.empty((len(tokens), len(self.feature_groups) if with_effects else 0))
-        for indices in plan_batches(tokens.lengths, self.token_budget):
+
+        def run_batch(indices: IntArray) -> None:
             with torch.inference_mode():
                 text_BD, codes_BFC = self._inputs(tokens.take(indices), features[indices])
                 logits_B = self.model.fuse(text_BD, codes_BFC)
@@ -169,6 +173,15 @@ class ModelRunner:
                 if with_effects:
                     effects_BG = self.model.group_effects(logits_B, text_BD, codes_BFC)
                     effects[indices] = effects_BG.double().cpu().numpy()
+
+        if self.device.type == "cpu":
+            share = int(tokens.lengths.sum()) // torch.get_num_threads()
+            budget = min(self.token_budget, max(share, LEAST_TOKENS_A_THREAD))
+            # The longest first, so that threads end together.
+            run_each(run_batch, plan_batches(tokens.lengths, budget)[::-1])
+        else:
+            for indices in plan_batches(tokens.lengths, self.token_budget):
+                run_batch(indices)
         return ModelOutput(logits, effects)
 
     def logits(self, tokens: TokenBatch, features: FloatArray) -> FloatArray:
