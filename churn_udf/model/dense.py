@@ -23,7 +23,7 @@ from torch.nn import functional
 from churn_udf.errors import BundleIntegrityError
 from churn_udf.model.precision import BF16, INT8
 
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in {"x86_64", "AMD64"}
+HAS_ONEDNN = torch._C._has_mkldnn and platform.machine() in {"x86_64", "AMD64"}
 TOP_UINT8, TOP_INT8 = 255, 127
 
 
@@ -147,9 +147,8 @@ class _Int8Dense:
         if residual_NO is None:
             result = torch.ops.onednn.qlinear_pointwise(*given, *weight, *to_float, "none", [], "")
         else:
-            add = (1.0, 0, "add", 1.0, "none", [], "")
             result = torch.ops.onednn.qlinear_pointwise.binary(
-                *given, *weight, residual_NO, *to_float, *add
+                *given, *weight, residual_NO, *to_float, 1.0, 0, "add", 1.0, "none", [], ""
             )
         return result
 

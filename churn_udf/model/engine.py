@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from churn_udf.model.adapters import Bottleneck
-from churn_udf.model.bert import PackedBert, PackedLayout
+from churn_udf.model.bert import PackedBert, PackedLayout, SelfAttention
 from churn_udf.model.dense import DenseFactory
 from churn_udf.model.encoder import PaddedEncoder
 from churn_udf.model.precision import FP32
@@ -66,7 +66,7 @@ class PackedEngine:
             self._layers = [_InnerLayer(factory, *item) for item in inner[:-1]]
             self._last = _LastLayer(factory, *inner[-1])
             if self._layers:
-                self._inputs.prepare_first_layer(layers[0].attention["self"])
+                self._inputs.prepare_first_layer(_attention(layers[0]))
 
     def __call__(
         self, ids_N: torch.Tensor, segments_N: torch.Tensor, lengths: Sequence[int]
@@ -180,18 +180,29 @@ def _joined(attention: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
+def _attention(layer: nn.Module) -> SelfAttention:
+    """Return the attention of a layer."""
+    found = layer.get_submodule("attention.self")
+    assert isinstance(found, SelfAttention)
+    return found
+
+
+def _linear(layer: nn.Module, name: str) -> nn.Linear:
+    """Return a dense layer by its name."""
+    found = layer.get_submodule(name)
+    assert isinstance(found, nn.Linear)
+    return found
+
+
 class _Tail:
     """What follows attention in a layer."""
 
     def __init__(self, factory: DenseFactory, name: str, layer: nn.Module) -> None:
-        ends, wide = f"{name}.attention.output", f"{name}.intermediate.dense"
-        self._end = factory.dense(f"{ends}.dense", layer.get_submodule("attention.output.dense"))
+        end, up, down = "attention.output.dense", "intermediate.dense", "output.dense"
+        self._end = factory.dense(f"{name}.{end}", _linear(layer, end))
         self._norm = layer.get_submodule("attention.output.LayerNorm")
         self._feed_forward = factory.feed_forward(
-            wide,
-            layer.get_submodule("intermediate.dense"),
-            f"{name}.output.dense",
-            layer.get_submodule("output.dense"),
+            *(f"{name}.{up}", _linear(layer, up)), *(f"{name}.{down}", _linear(layer, down))
         )
         self._last_norm = layer.get_submodule("output.LayerNorm")
 
@@ -205,11 +216,11 @@ class _InnerLayer:
     """A layer that is computed for all tokens."""
 
     def __init__(self, factory: DenseFactory, name: str, layer: nn.Module) -> None:
-        attention = layer.get_submodule("attention.self")
+        attention = _attention(layer)
         weight_OD, bias_O = _joined(attention)
         joined = nn.Linear(weight_OD.shape[1], weight_OD.shape[0])
         joined.weight, joined.bias = nn.Parameter(weight_OD, False), nn.Parameter(bias_O, False)
-        self._num_heads = int(attention.num_heads)
+        self._num_heads = attention.num_heads
         self._project = factory.dense(f"{name}.attention.self.query", joined)
         self._tail = _Tail(factory, name, layer)
 
@@ -223,7 +234,7 @@ class _InnerLayer:
     def _attend(self, projected: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
         """(N, 3 D) -> (N, D), within each text."""
         sizes, width = [count * length for count, length in layout.groups], projected.shape[1] // 3
-        outputs, texts = [], projected[: sum(sizes)].split(sizes)
+        outputs, texts = [], torch.split(projected[: sum(sizes)], sizes)
         for (count, length), rows in zip(layout.groups, texts, strict=True):
             shape = (count, length, 3, self._num_heads, -1)
             query, key, value = rows.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
@@ -236,8 +247,8 @@ class _LastLayer:
     """The layer that is computed for the first token of each text."""
 
     def __init__(self, factory: DenseFactory, name: str, layer: nn.Module) -> None:
-        attention = layer.get_submodule("attention.self")
-        heads = int(attention.num_heads)
+        attention = _attention(layer)
+        heads = attention.num_heads
         self._query = attention.get_submodule("query")
         key_DD = attention.get_parameter("key.weight").detach()
         value_DD = attention.get_parameter("value.weight").detach()
@@ -253,8 +264,8 @@ class _LastLayer:
         queries_HBK = self._query(first_BD).view(-1, heads, width).transpose(0, 1)
         asked_BHD = torch.bmm(queries_HBK, self._key_HKD).transpose(0, 1).contiguous()
         sizes, outputs = [count * length for count, length in layout.groups], []
-        questions = asked_BHD.split([count for count, _ in layout.groups])
-        texts = hidden_ND[: sum(sizes)].split(sizes)
+        questions = torch.split(asked_BHD, [count for count, _ in layout.groups])
+        texts = torch.split(hidden_ND[: sum(sizes)], sizes)
         for (count, length), asked, rows in zip(layout.groups, questions, texts, strict=True):
             rows_CTD = rows.view(count, length, hidden_size)
             shares_CHT = torch.bmm(asked, rows_CTD.transpose(1, 2)).softmax(dim=-1)
