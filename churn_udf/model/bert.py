@@ -63,7 +63,7 @@ class _Embeddings(nn.Module):
         return normed
 
 
-class _SelfAttention(nn.Module):
+class SelfAttention(nn.Module):
     """Multi-head attention of packed texts."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -138,7 +138,7 @@ class _Layer(nn.Module):
         super().__init__()
         hidden, width = config["hidden_size"], config["intermediate_size"]
         self.attention = nn.ModuleDict(
-            {"self": _SelfAttention(config), "output": _DenseResidual(config, hidden)}
+            {"self": SelfAttention(config), "output": _DenseResidual(config, hidden)}
         )
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, width)})
         self.output = _DenseResidual(config, width)
@@ -218,7 +218,7 @@ class PackedBert(nn.Module):
     def attach_prefix(self, num_tokens: int) -> None:
         """Let every layer attend to ``num_tokens`` learned keys and values before each text."""
         for attention in self.modules():
-            if isinstance(attention, _SelfAttention):
+            if isinstance(attention, SelfAttention):
                 width = self.hidden_size // attention.num_heads
                 attention.prefix = KeyValuePrefix(num_tokens, attention.num_heads, width)
 

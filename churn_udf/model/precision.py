@@ -60,8 +60,8 @@ class Precision:
         for name, (low, high) in self.activation_ranges.items():
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
                 raise BundleIntegrityError(
-                    f"activation range of {name} is [{low}, {high}]; allowed: two finite numbers, "
-                    "the smaller first"
+                    f"precision: activation range of {name} is [{low}, {high}]; allowed: two "
+                    "finite numbers, the smaller first"
                 )
 
     def to_json(self) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from factories import input_batch, tiny_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
 from churn_udf.model.memory import run_within_memory
+from churn_udf.model.runner import ModelRunner
 
 CPU_BUDGET = 7
 
@@ -79,3 +83,35 @@ def test_a_text_that_does_not_fit_alone_goes_to_the_cpu(caplog):
 def test_a_cpu_without_memory_either_says_so():
     with pytest.raises(torch.OutOfMemoryError):
         Device(np.array([5, 50]), 0, cpu_tokens=20).score(100)
+
+
+class Gpu:
+    """Stands for a GPU in a runner: encodes at most some tokens at once, until the CPU takes over."""
+
+    def __init__(self, runner: ModelRunner, num_tokens: int) -> None:
+        self.encode, self.num_tokens, self.largest = runner._encode, num_tokens, 0
+        runner._encode = self
+        runner._to_device = torch.from_numpy
+        runner.device = SimpleNamespace(type="cuda")
+
+    def __call__(self, ids_N, segments_N, lengths):
+        if len(ids_N) > self.num_tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.largest = max(self.largest, len(ids_N))
+        return self.encode(ids_N, segments_N, lengths)
+
+
+@pytest.mark.parametrize(("num_tokens", "device"), [(60, "cuda"), (0, "cpu")])
+def test_scores_of_a_gpu_without_memory_are_those_of_the_cpu(tmp_path, num_tokens, device):
+    bundle = tiny_bundle(tmp_path, ["a", "b"])
+    runner = ModelRunner.load(bundle.directory, device="cpu")
+    batch = input_batch(40, ["a", "b"])
+    features = np.column_stack([batch.column(name).to_numpy() for name in ("a", "b")])
+    texts = batch.column("behavior_text"), batch.column("review_text_recent")
+    expected = runner.run(*texts, features)
+    gpu = Gpu(runner, num_tokens)
+    found = runner.run(*texts, features)
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    np.testing.assert_allclose(found.group_effects, expected.group_effects, atol=1e-5)
+    assert runner.device.type == device
+    assert gpu.largest <= num_tokens
