@@ -21,7 +21,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from churn_udf.model.adapters import Bottleneck
 from churn_udf.model.bert import PackedBert, PackedLayout, SelfAttention
 from churn_udf.model.dense import DenseFactory
 from churn_udf.model.encoder import PaddedEncoder
@@ -30,11 +29,17 @@ from churn_udf.model.precision import FP32
 MOST_TABLE_BYTES = 160 * 1024 * 1024
 """Largest table of the first layer; 30,522 words of MiniLM take 135 MiB. Above it is computed."""
 
+PLAIN_LAYERS = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.ModuleDict, nn.ModuleList)
+
 
 def can_pack(encoder: PackedBert | PaddedEncoder) -> bool:
-    """Whether the engine computes this encoder: packed, and no adapter is applied in it."""
-    return isinstance(encoder, PackedBert) and not any(
-        isinstance(module, Bottleneck) or getattr(module, "prefix", None) is not None
+    """Whether the engine computes this encoder: packed, and plain in all of its parts.
+
+    Adapters, of ours or of a training library, put other layers into it.
+    """
+    return isinstance(encoder, PackedBert) and all(
+        (type(module) in PLAIN_LAYERS or type(module).__module__ == PackedBert.__module__)
+        and getattr(module, "prefix", None) is None
         for module in encoder.modules()
     )
 

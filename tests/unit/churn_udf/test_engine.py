@@ -171,3 +171,15 @@ def test_encoders_with_an_adapter_are_left_to_the_module(kind):
     assert can_pack(build_encoder(BERT))
     assert not can_pack(build_encoder(BERT, adapter))
     assert not can_pack(build_encoder({**BERT, "hidden_act": "relu"}))
+
+
+def test_encoders_whose_layers_a_library_has_wrapped_are_left_to_the_module():
+    class Wrapped(torch.nn.Module):
+        def __init__(self, base: torch.nn.Module) -> None:
+            super().__init__()
+            self.base = base
+
+    encoder = build_encoder(BERT)
+    attention = encoder.get_submodule("encoder.layer.0.attention.self")
+    attention.query = Wrapped(attention.query)
+    assert not can_pack(encoder)
