@@ -144,8 +144,12 @@ def test_unscorable_rows_are_listed_and_get_no_number(batch: Invoke) -> None:
     refused = pq.read_table("refused.parquet").to_pylist()
     assert [(row["user_id"], row["row_number"]) for row in refused] == [("u1", 2), ("u2", 3)]
     assert [row["reason"] for row in refused] == ["infinite_feature", "null_text"]
-    assert refused[0]["detail"] == "recency_days is inf; allowed: a number or null (unknown)"
-    assert refused[1]["detail"] == "behavior_text is null; allowed: text"
+    assert refused[0]["detail"] == (
+        "column 'recency_days': got inf; allowed: a finite number, or null where unknown"
+    )
+    assert refused[1]["detail"] == (
+        "column 'behavior_text': got null; allowed: text; '' where there is none"
+    )
     assert "2 unscorable" in result.stderr
     assert "unscorable: user_id u1" in result.stderr
 
@@ -311,14 +315,14 @@ def test_batches_are_read_one_by_one(batch: Invoke, monkeypatch: pytest.MonkeyPa
         def __exit__(self, *_: object) -> None:
             pass
 
-    score_batch = Scorer.score_batch
+    score_or_list = Scorer.score_or_list
 
-    def recorded(scorer: Scorer, rows: pa.RecordBatch) -> pa.RecordBatch:
+    def recorded(scorer: Scorer, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         events.append(f"score {sum(event.startswith('score') for event in events)}")
-        return score_batch(scorer, rows)
+        return score_or_list(scorer, rows)
 
     monkeypatch.setattr("churn_udf.cli.scoring_run.open_source", lambda *_: Opened())
-    monkeypatch.setattr(Scorer, "score_batch", recorded)
+    monkeypatch.setattr(Scorer, "score_or_list", recorded)
     assert batch("-o", "out.parquet").exit_code == 0
     assert events == [f"{what} {number}" for number in range(20) for what in ("read", "score")]
     assert pq.read_table("out.parquet").num_rows == 1_000

@@ -95,7 +95,8 @@ def test_files_are_the_marts(scored):
         (name, current.version, str(table.path), table.sha256, table.rows, table.bytes)
         for name, table in sorted(current.tables.items())
     ]
-    assert [row[0] for row in rows] == list(MARTS)
+    assert [row[0] for row in rows] == [*MARTS, "churn_unscorable"]
+    assert published(scored, "churn_unscorable") == []
 
 
 def test_files_are_read_while_a_run_writes(scored, monkeypatch):

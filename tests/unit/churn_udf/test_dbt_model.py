@@ -77,7 +77,7 @@ def cached(session) -> int:
 @pytest.fixture
 def logged(monkeypatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(dbt_model, "_logger", lambda: lines.append)
+    monkeypatch.setattr(dbt_model, "dbt_logger", lambda: lines.append)
     return lines
 
 

@@ -86,7 +86,7 @@ def test_a_cpu_without_memory_either_says_so():
 
 
 class Gpu:
-    """Stands for a GPU in a runner: encodes at most some tokens at once, until the CPU takes over."""
+    """Stands for a GPU in a runner: encodes no more than some tokens at once."""
 
     def __init__(self, runner: ModelRunner, num_tokens: int) -> None:
         self.encode, self.num_tokens, self.largest = runner._encode, num_tokens, 0
@@ -106,7 +106,9 @@ def test_scores_of_a_gpu_without_memory_are_those_of_the_cpu(tmp_path, num_token
     bundle = tiny_bundle(tmp_path, ["a", "b"])
     runner = ModelRunner.load(bundle.directory, device="cpu")
     batch = input_batch(40, ["a", "b"])
-    features = np.column_stack([batch.column(name).to_numpy() for name in ("a", "b")])
+    features = np.column_stack(
+        [batch.column(name).to_numpy(zero_copy_only=False) for name in ("a", "b")]
+    )
     texts = batch.column("behavior_text"), batch.column("review_text_recent")
     expected = runner.run(*texts, features)
     gpu = Gpu(runner, num_tokens)

@@ -82,7 +82,7 @@ def tell(session, **changes) -> None:
 @pytest.fixture
 def logged(monkeypatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(dbt_model, "_logger", lambda: lines.append)
+    monkeypatch.setattr(dbt_model, "dbt_logger", lambda: lines.append)
     return lines
 
 

@@ -107,7 +107,7 @@ def session(champion: Trained, tmp_path: Path) -> Iterator[Any]:
 def test_every_door_gives_the_scores_that_were_shipped(
     champion: Trained, session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dbt_model, "_logger", lambda: lambda line: None)
+    monkeypatch.setattr(dbt_model, "dbt_logger", lambda: lambda line: None)
     bundle = open_champion(champion.workspace.models_dir)
     snapshot = champion.snapshot
     batch = snapshot.table.slice(0, NUM_ROWS).combine_chunks().to_batches()[0]

@@ -122,7 +122,7 @@ ROW = json_rows(examples(1))[0]
         pytest.param(
             json_lines([{**ROW, "amount_sum": -float("inf")}]),
             "infinite_feature",
-            "amount_sum is -inf",
+            "column 'amount_sum': got -inf",
             id="infinite",
         ),
     ],
