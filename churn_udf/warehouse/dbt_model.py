@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,18 @@ from churn_udf.errors import ScoringError, SettingsError
 from churn_udf.scoring import Scorer
 from churn_udf.warehouse import CONTEXT_VARIABLE, DEVICE_VARIABLE, MODELS_DIR_VARIABLE
 from churn_udf.warehouse.champion_scorers import scorer_of
+from churn_udf.warehouse.chunks import Chunks
+from churn_udf.warehouse.interruption import Interruption
 from churn_udf.warehouse.score_cache import CACHE_SCHEMA, ScoreCache
 
 PROGRESS_SECONDS = 5.0
 CHUNK_SECONDS = 3.0
 """A chunk is what a kill can lose, and what progress is told after."""
-FIRST_CHUNK_ROWS = 512
+FIRST_CHUNK_ROWS = 32
+"""Few: the largest encoders score five rows a second on a slow machine."""
+
+_one_at_a_time = threading.Lock()
+"""Two threads that both found the same inputs missing would score and store them twice."""
 
 LoadScorer = Callable[..., Scorer]
 
@@ -64,7 +71,8 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
 
     Raises:
         BundleError: The champion is missing, damaged or made for other settings or features.
-        ScoringError: A row cannot be scored; what was scored before it is kept.
+        ScoringError: A row cannot be scored, or dbt was interrupted; what was scored before
+            is kept.
         SettingsError: The profile lacks the plugin, or ``churn_examples`` is out of date.
     """
     context = read_context(session)
@@ -89,17 +97,18 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
         cutoff_date=context.cutoff_date,
         bundle_id=bundle.bundle_id,
     )
-    if context.is_full_refresh:
-        cache.clear()
-    num_inputs, num_missing = cache.plan()
-    log(
-        f"champion {bundle.bundle_id}: {num_inputs:,} distinct inputs at the score cutoff, "
-        f"{num_missing:,} to score"
-    )
-    if num_missing:
-        scorer = load_scorer(bundle, context.models_dir, device=context.device)
-        _score_missing(cache, scorer, num_missing, log)
-    _require_complete(cache)
+    with _one_at_a_time, Interruption(session, log) as interruption:
+        if context.is_full_refresh:
+            cache.clear()
+        num_inputs, num_missing = cache.plan()
+        log(
+            f"champion {bundle.bundle_id}: {num_inputs:,} distinct inputs at the score cutoff, "
+            f"{num_missing:,} to score"
+        )
+        if num_missing:
+            scorer = load_scorer(bundle, context.models_dir, device=context.device)
+            _score_missing(cache, scorer, num_missing, log, interruption)
+        _require_complete(cache)
     return cache.read_current()
 
 
@@ -167,26 +176,23 @@ def _require_complete(cache: ScoreCache) -> None:
 
 
 def _score_missing(
-    cache: ScoreCache, scorer: Scorer, num_missing: int, log: Callable[[str], None]
+    cache: ScoreCache,
+    scorer: Scorer,
+    num_missing: int,
+    log: Callable[[str], None],
+    interruption: Interruption,
 ) -> None:
     """Score, store and report chunk by chunk."""
     progress = Progress(num_missing, log)
+    chunks = Chunks(FIRST_CHUNK_ROWS, CHUNK_SECONDS)
     for batch in cache.read_missing(scorer.bundle.feature_names):
-        for chunk in _chunks(batch, progress):
+        for chunk in chunks.cut(batch):
             scored_at = datetime.now(timezone.utc).replace(tzinfo=None)
             for scores in scorer.score_batches([chunk]):
                 cache.insert(scores, scored_at=scored_at)
             progress.add(chunk.num_rows)
+            interruption.check()
     progress.finish()
-
-
-def _chunks(batch: pa.RecordBatch, progress: Progress) -> Iterator[pa.RecordBatch]:
-    """Cut a batch into parts that take a few seconds each."""
-    start = 0
-    while start < batch.num_rows:
-        rows = max(FIRST_CHUNK_ROWS, int(progress.rows_per_second * CHUNK_SECONDS))
-        yield batch.slice(start, rows)
-        start += rows
 
 
 class Progress:
