@@ -87,15 +87,15 @@ def install_marks(mark: Callable[[str], None], request: dict[str, Any]) -> None:
     execute = DuckDBCursorWrapper.execute
     kept = 0
 
-    def slow_score_batch(self: Any, batch: Any) -> Any:
+    def slow_score_batch(self: Any, batch: Any, **options: Any) -> Any:
         mark("score")
         time.sleep(request.get("seconds_per_row", 0.0) * batch.num_rows)
-        return score_batch(self, batch)
+        return score_batch(self, batch, **options)
 
-    def counted_insert(self: Any, scores: Any, **kwargs: Any) -> Any:
+    def counted_insert(self: Any, scores: Any, *args: Any, **options: Any) -> Any:
         nonlocal kept
         mark("insert")
-        result = insert(self, scores, **kwargs)
+        result = insert(self, scores, *args, **options)
         kept += scores.num_rows
         mark(f"kept {kept}")
         return result

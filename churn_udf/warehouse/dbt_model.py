@@ -187,9 +187,11 @@ def _score_missing(
     chunks = Chunks(FIRST_CHUNK_ROWS, CHUNK_SECONDS)
     for batch in cache.read_missing(scorer.bundle.feature_names):
         for chunk in chunks.cut(batch):
+            began = time.monotonic()
             scored_at = datetime.now(timezone.utc).replace(tzinfo=None)
             for scores in scorer.score_batches([chunk]):
                 cache.insert(scores, scored_at=scored_at)
+            chunks.took(chunk.num_rows, time.monotonic() - began)
             progress.add(chunk.num_rows)
             interruption.check()
     progress.finish()

@@ -18,18 +18,16 @@ def batch_of(rows: int) -> pa.RecordBatch:
 
 def seconds_of_chunks(rates: list[tuple[int, float]]) -> list[float]:
     """Score rows at rates that change after so many rows; return what each chunk took."""
-    now = 0.0
     scored = 0
     taken = []
-    chunks = Chunks(dbt_model.FIRST_CHUNK_ROWS, dbt_model.CHUNK_SECONDS, clock=lambda: now)
+    chunks = Chunks(dbt_model.FIRST_CHUNK_ROWS, dbt_model.CHUNK_SECONDS)
     total = sum(rows for rows, _ in rates)
     per_row = [1 / rate for rows, rate in rates for _ in range(rows)]
     for start in range(0, total, READ_ROWS):
         for chunk in chunks.cut(batch_of(min(READ_ROWS, total - start))):
-            began = now
-            now += sum(per_row[scored : scored + chunk.num_rows])
+            taken.append(sum(per_row[scored : scored + chunk.num_rows]))
             scored += chunk.num_rows
-            taken.append(now - began)
+            chunks.took(chunk.num_rows, taken[-1])
     assert scored == total
     return taken
 
@@ -66,14 +64,18 @@ def test_at_a_steady_rate_chunks_grow_to_their_time_and_stay_there():
 
 
 def test_the_short_rest_of_a_batch_does_not_shrink_the_next_chunk():
-    now = 0.0
-    chunks = Chunks(10, 1.0, clock=lambda: now)
+    chunks = Chunks(10, 1.0)
     sizes = []
     for rows in (10, 40, 3, 60):
         for chunk in chunks.cut(batch_of(rows)):
             sizes.append(chunk.num_rows)
-            now += 0.01 if chunk.num_rows == 3 else chunk.num_rows / 40
+            chunks.took(chunk.num_rows, 0.01 if chunk.num_rows == 3 else chunk.num_rows / 40)
     assert sizes == [10, 10 * MAX_GROWTH, 3, 40, 20]
+
+
+def test_chunks_cut_ahead_do_not_grow_before_one_was_scored():
+    chunks = Chunks(10, 1.0)
+    assert [chunk.num_rows for chunk in chunks.cut(batch_of(35))] == [10, 10, 10, 5]
 
 
 def test_slices_are_the_batch():
