@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from churn_udf.bundle_store import Bundle, open_champion, read_champion
+from churn_udf.bundle_store import Bundle, open_bundle, open_champion, read_champion
 from churn_udf.scoring import Scorer
 
 _lock = threading.RLock()
@@ -55,5 +55,6 @@ def _load(key: tuple[Path, str], bundle: Bundle) -> Scorer:
     """Load a bundle in place of the one loaded before: one model in memory at a time."""
     _scorers.pop(key, None)
     scorer = Scorer.load(bundle, device=key[1])
+    open_bundle(bundle.directory)  # its files were verified before they were read: still the same?
     _scorers[key] = scorer
     return scorer

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,21 @@ from churn_udf.overlap import UsedBehind, made_ahead
 from churn_udf.scoring import Scorer
 from churn_udf.warehouse import CONTEXT_VARIABLE, DEVICE_VARIABLE, MODELS_DIR_VARIABLE
 from churn_udf.warehouse.champion_scorers import scorer_of
+from churn_udf.warehouse.chunks import Chunks
+from churn_udf.warehouse.interruption import Interruption
 from churn_udf.warehouse.score_cache import CACHE_SCHEMA, ScoreCache
 from churn_udf.warehouse.unscorable_inputs import UnscorableInputs
 
 PROGRESS_SECONDS = 5.0
 CHUNK_SECONDS = 3.0
 """A chunk is what a kill can lose, and what progress is told after."""
-FIRST_CHUNK_ROWS = 512
+FIRST_CHUNK_ROWS = 32
+"""Few: the largest encoders score five rows a second on a slow machine."""
 WAITING_CHUNKS = 2
 """Chunks read ahead of the model, and chunks scored that wait to be written."""
+
+_one_at_a_time = threading.Lock()
+"""Two threads that both found the same inputs missing would score and store them twice."""
 
 LoadScorer = Callable[..., Scorer]
 
@@ -74,8 +81,8 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
 
     Raises:
         BundleError: The champion is missing, damaged or made for other settings or features.
-        ScoringError: Rows cannot be scored and ``churn__unscorable_rows`` is ``fail``; the
-            others' scores are kept.
+        ScoringError: dbt was interrupted, or rows cannot be scored and
+            ``churn__unscorable_rows`` is ``fail``; the others' scores are kept.
         SettingsError: The profile lacks the plugin, or ``churn_examples`` is out of date.
     """
     context = read_context(session)
@@ -103,24 +110,25 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
         bundle_id=bundle.bundle_id,
         unscorable=context.unscorable_relation,
     )
-    if context.is_full_refresh:
-        cache.clear()
-        unscorable.clear()
-    num_inputs, num_missing = cache.plan()
-    log(
-        f"champion {bundle.bundle_id}: {num_inputs:,} distinct inputs at the score cutoff, "
-        f"{num_missing:,} to score"
-    )
-    if num_missing:
-        scorer = load_scorer(bundle, context.models_dir, device=context.device)
-        _score_missing(cache, unscorable, scorer, num_missing, log)
-        _require_complete(cache)
-    unscorable.keep_current(bundle.bundle_id)
-    counted = unscorable.count()
-    if counted and context.unscorable_rows == "fail":
-        unscorable.raise_error(counted)
-    if counted:
-        _warn(f"{counted}: see churn_unscorable")
+    with _one_at_a_time, Interruption(session, log) as interruption:
+        if context.is_full_refresh:
+            cache.clear()
+            unscorable.clear()
+        num_inputs, num_missing = cache.plan()
+        log(
+            f"champion {bundle.bundle_id}: {num_inputs:,} distinct inputs at the score cutoff, "
+            f"{num_missing:,} to score"
+        )
+        if num_missing:
+            scorer = load_scorer(bundle, context.models_dir, device=context.device)
+            _score_missing(cache, unscorable, scorer, num_missing, log, interruption)
+            _require_complete(cache)
+        unscorable.keep_current(bundle.bundle_id)
+        counted = unscorable.count()
+        if counted and context.unscorable_rows == "fail":
+            unscorable.raise_error(counted)
+        if counted:
+            _warn(f"{counted}: see churn_unscorable")
     return cache.read_current()
 
 
@@ -221,6 +229,7 @@ def _score_missing(
     scorer: Scorer,
     num_missing: int,
     log: Callable[[str], None],
+    interruption: Interruption,
 ) -> None:
     """Score, store and report chunk by chunk.
 
@@ -228,26 +237,21 @@ def _score_missing(
     while the model computes. Inputs are distinct by their hash.
     """
     progress = Progress(num_missing, log)
+    sizes = Chunks(FIRST_CHUNK_ROWS, CHUNK_SECONDS)
     batches = cache.read_missing(scorer.bundle.feature_names)
-    chunks = (chunk for batch in batches for chunk in _chunks(batch, progress))
+    chunks = (chunk for batch in batches for chunk in sizes.cut(batch))
     encoded = made_ahead(((chunk, scorer.tokens(chunk)) for chunk in chunks), WAITING_CHUNKS)
     with UsedBehind(cache.insert, WAITING_CHUNKS) as writer, contextlib.closing(encoded):
         for chunk, tokens in encoded:
+            began = time.monotonic()
             scored_at = datetime.now(timezone.utc).replace(tzinfo=None)
             scores, listed = scorer.score_or_list(chunk, tokens=tokens)
             unscorable.insert(listed, bundle_id=scorer.bundle.bundle_id, noted_at=scored_at)
             writer.put((scores, scored_at))
+            sizes.took(chunk.num_rows, time.monotonic() - began)
             progress.add(chunk.num_rows)
+            interruption.check()
     progress.finish()
-
-
-def _chunks(batch: pa.RecordBatch, progress: Progress) -> Iterator[pa.RecordBatch]:
-    """Cut a batch into parts that take a few seconds each."""
-    start = 0
-    while start < batch.num_rows:
-        rows = max(FIRST_CHUNK_ROWS, int(progress.rows_per_second * CHUNK_SECONDS))
-        yield batch.slice(start, rows)
-        start += rows
 
 
 class Progress:

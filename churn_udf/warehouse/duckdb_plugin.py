@@ -5,7 +5,8 @@ In ``profiles.yml``::
     plugins:
       - module: churn_udf.warehouse.duckdb_plugin
         alias: churn
-        config: {models_dir: models, device: auto, publish_dir: published, publish_keep: 3}
+        config: {models_dir: models, device: auto, publish_dir: published, publish_keep: 3,
+                 lock_wait_seconds: 30}
 
 Only ``models_dir`` is required. Published tables go to ``<name of the DuckDB file>_published``
 beside that file unless ``publish_dir`` says another folder, or ``false`` for none.
@@ -15,11 +16,14 @@ Importing this module, and connecting, loads no torch; the first score does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbt.adapters.duckdb.plugins import BasePlugin
+from dbt.adapters.events.logging import AdapterLogger
+from dbt.adapters.exceptions.connection import FailedToConnectError
 
 from churn_udf.errors import SettingsError
 from churn_udf.publishing import KEEP_VERSIONS
@@ -29,6 +33,7 @@ from churn_udf.warehouse import (
     PUBLISH_DIR_VARIABLE,
     PUBLISH_KEEP_VARIABLE,
 )
+from churn_udf.warehouse.file_lock import DatabaseLockedError, wait_for_file
 from churn_udf.warehouse.udf import (
     CHECKED_FUNCTION_NAME,
     FUNCTION_NAME,
@@ -40,7 +45,8 @@ from churn_udf.warehouse.udf import (
 if TYPE_CHECKING:
     from churn_udf.scoring import Scorer
 
-CONFIG_KEYS = ("models_dir", "device", "publish_dir", "publish_keep")
+CONFIG_KEYS = ("models_dir", "device", "publish_dir", "publish_keep", "lock_wait_seconds")
+DEFAULT_LOCK_WAIT_SECONDS = 30.0
 
 
 class Plugin(BasePlugin):
@@ -51,24 +57,38 @@ class Plugin(BasePlugin):
         device: Where the model runs: auto, cpu, cuda, ...
         publish_dir: Where the score marts are published as files; none when that is off.
         publish_keep: How many published versions are kept.
+        lock_wait_seconds: How long to wait for a database that another process holds.
     """
 
     def initialize(self, plugin_config: dict[str, Any]) -> None:
         """Check the configuration; the folder itself may be made later.
 
         Raises:
-            SettingsError: ``models_dir`` missing, or a value that is not text.
+            SettingsError: ``models_dir`` missing, or a value of a wrong type.
         """
         self.models_dir = Path(_text(plugin_config, "models_dir")).expanduser().absolute()
         self.device = _text({"device": "auto", **plugin_config}, "device")
         self.publish_dir = self._publish_dir(plugin_config)
         self.publish_keep = _count({"publish_keep": KEEP_VERSIONS, **plugin_config}, "publish_keep")
+        self.lock_wait_seconds = _seconds(plugin_config, "lock_wait_seconds")
         unknown = sorted(set(plugin_config) - set(CONFIG_KEYS) - self._profile_settings())
         if unknown:
             raise SettingsError(
                 f"plugin {self.name!r} in profiles.yml has config keys {unknown}; "
                 f"allowed: {list(CONFIG_KEYS)}"
             )
+
+    def update_connection_config(self, creds: Any, config: dict[str, Any]) -> None:
+        """Wait, right before dbt opens the database, until no other process holds it.
+
+        Raises:
+            FailedToConnectError: It is still held; dbt prints the message without a traceback.
+        """
+        log = AdapterLogger("churn scoring").info
+        try:
+            wait_for_file(creds.path, config, seconds=self.lock_wait_seconds, log=log)
+        except DatabaseLockedError as error:
+            raise FailedToConnectError(str(error)) from None
 
     def configure_connection(self, conn: Any) -> None:
         """Register the SQL functions; cursors of the connection see them."""
@@ -144,6 +164,17 @@ def _count(config: Mapping[str, Any], key: str) -> int:
             "allowed: a whole number, 1 or more"
         )
     return value
+
+
+def _seconds(config: Mapping[str, Any], key: str) -> float:
+    """Return a number of seconds."""
+    value = config.get(key, DEFAULT_LOCK_WAIT_SECONDS)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise SettingsError(
+            f"plugin churn_udf.warehouse.duckdb_plugin in profiles.yml has {key} {value!r}; "
+            f"allowed: a number of seconds >= 0, such as {DEFAULT_LOCK_WAIT_SECONDS:g}"
+        )
+    return float(value)
 
 
 def _literal(value: str) -> str:

@@ -35,6 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from dbt_runs import Workload, prepare
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECT_DIR = REPOSITORY / "dbt_project"
@@ -306,3 +307,11 @@ def dbt_project(
     shutil.rmtree(root, ignore_errors=True)
     yield DbtProject(root, dbt_target_path)
     DbtProject.close()
+
+
+@pytest.fixture(scope="session")
+def workload(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workload]:
+    """A warehouse with everything to score, and a server of dbt processes to disturb."""
+    workload = prepare(tmp_path_factory.mktemp("workload"))
+    with workload.server:
+        yield workload

@@ -2,7 +2,10 @@
 
 import datetime
 import json
+import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -10,7 +13,8 @@ import pytest
 from factories import input_batch, model_settings, tiny_bundle
 
 from churn_udf.bundle_store import set_champion
-from churn_udf.errors import BundleMismatchError, ScoringError, SettingsError
+from churn_udf.contracts.bundle import WEIGHTS_FILE
+from churn_udf.errors import BundleIntegrityError, BundleMismatchError, ScoringError, SettingsError
 from churn_udf.scoring import Scorer
 from churn_udf.warehouse import (
     CONTEXT_VARIABLE,
@@ -121,6 +125,72 @@ def test_a_run_that_breaks_keeps_what_was_scored_before(session, logged, monkeyp
     assert sum(calls[4:]) == 70
 
 
+def test_two_threads_of_one_process_score_everything_once(session, logged):
+    names = (MODELS_DIR_VARIABLE, DEVICE_VARIABLE, CONTEXT_VARIABLE)
+    values = [session.execute("select getvariable(?)", [name]).fetchall()[0][0] for name in names]
+
+    def run(cursor) -> int:
+        for name, value in zip(names, values, strict=True):
+            set_variable(cursor, name, value)
+        return model(None, cursor).read_all().num_rows
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, [session.cursor(), session.cursor()])) == [100, 100]
+    assert cached(session) == 100
+
+
+class CancellableCursor:
+    """What dbt-duckdb hands to a model: a wrapper whose methods can be replaced."""
+
+    def __init__(self, cursor) -> None:
+        self._cursor = cursor
+
+    def __getattr__(self, name):
+        return getattr(self._cursor, name)
+
+
+def test_a_cancelled_run_stops_after_a_chunk_and_says_what_is_kept(session, logged, monkeypatch):
+    monkeypatch.setattr(dbt_model, "FIRST_CHUNK_ROWS", 10)
+    monkeypatch.setattr(dbt_model, "CHUNK_SECONDS", 0.0)
+    cursor = CancellableCursor(session)
+    insert = ScoreCache.insert
+
+    def cancelling_insert(self, *scores) -> None:
+        insert(self, *scores)
+        if cached(session) == 30:
+            cursor.interrupt()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoreCache, "insert", cancelling_insert)
+        with pytest.raises(ScoringError, match="interrupted"):
+            model(None, cursor)
+    assert "are kept in churn_score_cache" in logged[-1]
+    assert 30 <= cached(session) < 100  # what waits to be written is written
+    assert "interrupt" not in vars(cursor)
+    assert model(None, cursor).read_all().num_rows == 100
+
+
+def test_a_bundle_changed_while_it_is_loaded_is_refused(session, logged, monkeypatch):
+    load = Scorer.load.__func__
+
+    def load_and_spoil(cls, bundle, **options):
+        scorer = load(cls, bundle, **options)
+        path = bundle.directory / WEIGHTS_FILE
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        return scorer
+
+    directory = Path(
+        session.execute("select getvariable(?)", [MODELS_DIR_VARIABLE]).fetchall()[0][0]
+    )
+    copy = directory.with_name(f"{directory.name}_spoilt")
+    shutil.copytree(directory, copy)
+    set_variable(session, MODELS_DIR_VARIABLE, str(copy))
+    monkeypatch.setattr(Scorer, "load", classmethod(load_and_spoil))
+    with pytest.raises(BundleIntegrityError, match=WEIGHTS_FILE):
+        model(None, session)
+    assert cached(session) == 0
+
+
 def test_wide_rows_are_joined_in_batches(session, logged, monkeypatch):
     monkeypatch.setattr(score_cache, "BATCH_KEYS", 30)
     sizes = []
@@ -223,18 +293,6 @@ def test_progress_is_told_every_few_seconds_with_the_time_left():
     clock.now += 100
     progress.finish()
     assert lines[-1] == "scored 2,010 rows in 1 min 50 s (18 rows/s)"
-
-
-def test_chunks_grow_to_a_few_seconds_of_work():
-    clock = Clock()
-    progress = Progress(20_000, lambda line: None, clock=clock)
-    batch = input_batch(6_000, FEATURES)
-    sizes = []
-    for chunk in dbt_model._chunks(batch, progress):
-        sizes.append(chunk.num_rows)
-        clock.now += chunk.num_rows / 1_024
-        progress.add(chunk.num_rows)
-    assert sizes == [512, 3_072, 2_416]
 
 
 def test_nothing_of_ours_warns(session, logged):
