@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from churn_udf.errors import BundleIntegrityError
+from churn_udf.model.tree_effects import TreeEffects, UnsupportedTreeError
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -44,6 +46,8 @@ class TreeModel:
                 f"{file} reads {len(found)} features and they are not the {len(names)} of the "
                 "bundle; train a new model with `churn-train run`"
             )
+        self._effects: TreeEffects | None = None
+        self._is_tabulated = False
 
     def logits(self, features_BF: FloatArray) -> FloatArray:
         """Return (B,) float64 logits of (B, F) features, NaN where unknown."""
@@ -53,8 +57,23 @@ class TreeModel:
         """Return (B, F): by how many logits each feature raises the risk (TreeSHAP).
 
         Lundberg et al. 2020, as LightGBM implements it: relative to the mean training row.
+        From tables made at the first call, an order of magnitude faster than LightGBM, which
+        is asked where a tree cannot be tabulated.
         """
-        return _predict(self._booster, features_BF, pred_contrib=True)[:, :-1]
+        if not self._is_tabulated:
+            self._effects = _tabulated(self._booster)
+            self._is_tabulated = True
+        if self._effects is None:
+            return _predict(self._booster, features_BF, pred_contrib=True)[:, :-1]
+        return self._effects.contributions(features_BF)
+
+
+def _tabulated(booster: Any) -> TreeEffects | None:
+    """Return the tables of a booster, or none where it has none."""
+    try:
+        return TreeEffects(booster.dump_model())
+    except UnsupportedTreeError:
+        return None
 
 
 def _is_whole(text: str) -> bool:

@@ -3,6 +3,7 @@
 import datetime
 import json
 import shutil
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 from factories import input_batch, model_settings, tiny_bundle
 
-from churn_udf.bundle_store import set_champion
+from churn_udf.bundle_store import read_champion, set_champion
 from churn_udf.contracts.bundle import WEIGHTS_FILE
 from churn_udf.errors import BundleIntegrityError, BundleMismatchError, ScoringError, SettingsError
 from churn_udf.scoring import Scorer
@@ -76,6 +77,20 @@ def set_variable(session, name: str, value: str) -> None:
 
 def cached(session) -> int:
     return session.cursor().execute("select count(*) from churn_score_cache").fetchall()[0][0]
+
+
+def cache_of(session, bundle_id: str | None = None) -> ScoreCache:
+    """The cache of a bundle, the champion by default."""
+    if bundle_id is None:
+        directory = session.execute(f"select getvariable('{MODELS_DIR_VARIABLE}')").fetchall()[0][0]
+        bundle_id = read_champion(Path(directory)).bundle_id
+    return ScoreCache(
+        session,
+        relation="churn_score_cache",
+        examples="examples",
+        cutoff_date=CUTOFF,
+        bundle_id=bundle_id,
+    )
 
 
 @pytest.fixture
@@ -211,6 +226,77 @@ def test_wide_rows_are_joined_in_batches(session, logged, monkeypatch):
     assert sizes == [30, 30, 30, 10]
 
 
+def test_inputs_are_counted_once_and_those_scored_not_again(session, logged):
+    cache = cache_of(session)
+    session.execute("update examples set input_hash = 'same' where user_id in ('u1', 'u2', 'u3')")
+    session.execute("update examples set input_hash = null where user_id = 'u4'")
+    assert cache.plan() == (97, 98)
+    assert cache.count_missing() == 98
+    session.execute("delete from examples where input_hash is null")
+    model(None, session)
+    assert cache.plan() == (97, 0)
+    assert cache.count_missing() == 0
+    session.execute("update examples set input_hash = 'new' where user_id = 'u5'")
+    assert (cache.plan(), cache.count_missing()) == ((97, 1), 1)
+    (batch,) = cache.read_missing(FEATURES)
+    assert batch.column("input_hash").to_pylist() == ["new"]
+
+
+def test_chunks_are_read_and_written_on_other_threads_than_the_model_runs_on(session, logged):
+    seen = {}
+
+    class Watcher:
+        def __init__(self, scorer: Scorer) -> None:
+            self.scorer, self.bundle = scorer, scorer.bundle
+
+        def tokens(self, batch):
+            seen["tokens"] = threading.get_ident()
+            return self.scorer.tokens(batch)
+
+        def score_batch(self, batch, **options):
+            seen["model"] = threading.get_ident()
+            assert options["tokens"] is not None
+            return self.scorer.score_batch(batch, **options)
+
+    def load(bundle, models_dir, *, device):
+        return Watcher(Scorer.load(bundle, device=device))
+
+    model(None, session, load_scorer=load)
+    assert seen["model"] == threading.get_ident() != seen["tokens"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, duckdb.IOException])
+def test_an_interruption_or_a_full_disk_ends_all_threads(session, logged, monkeypatch, error):
+    monkeypatch.setattr(dbt_model, "FIRST_CHUNK_ROWS", 10)
+    monkeypatch.setattr(dbt_model, "CHUNK_SECONDS", 0.0)
+    calls = []
+
+    def fail_at_the_third(owner, name):
+        original = getattr(owner, name)
+
+        def call(*args, **options):
+            calls.append(name)
+            if len(calls) == 3:
+                raise error("disk full")
+            return original(*args, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    if error is KeyboardInterrupt:
+        fail_at_the_third(Scorer, "score_batch")
+    else:
+        fail_at_the_third(ScoreCache, "insert")
+    before = threading.active_count()
+    with pytest.raises(error):
+        model(None, session)
+    assert threading.active_count() == before
+    kept = cached(session)
+    assert kept in range(20, 100, 10)
+    monkeypatch.undo()
+    monkeypatch.setattr(dbt_model, "_logger", lambda: logged.append)
+    assert model(None, session).read_all().num_rows == 100
+
+
 def test_a_cache_of_another_layout_is_replaced(session, logged):
     session.execute("create table churn_score_cache (input_hash varchar, score double)")
     assert model(None, session).read_all().num_rows == 100
@@ -237,14 +323,7 @@ def test_clear_forgets_one_bundle(session, logged):
     model(None, session)
     session.execute("insert into churn_score_cache select * replace ('other' as bundle_id) "
                     "from churn_score_cache")  # fmt: skip
-    cache = ScoreCache(
-        session,
-        relation="churn_score_cache",
-        examples="examples",
-        cutoff_date=CUTOFF,
-        bundle_id="other",
-        unscorable="churn_unscorable_inputs",
-    )
+    cache = cache_of(session, "other")
     assert cache.plan() == (100, 0)
     cache.clear()
     assert cache.plan() == (100, 100)

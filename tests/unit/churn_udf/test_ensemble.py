@@ -76,6 +76,14 @@ def load(directory: Path, weights: dict[str, float], kind: str = "stack") -> Ens
     return EnsembleRunner.load(directory, SPECS, device="cpu")
 
 
+def test_tokens_are_those_of_the_encoder_and_none_without_it(directory, rows):
+    stack = load(directory, WEIGHTS)
+    tokens = stack.tokens(*rows[:2])
+    assert tokens is not None
+    np.testing.assert_array_equal(stack.run(*rows, tokens=tokens).logits, stack.run(*rows).logits)
+    assert load(directory, {"gbm": 1.0}, "gbm").tokens(*rows[:2]) is None
+
+
 def test_logits_and_effects_are_weighted_sums(directory, rows):
     output = load(directory, WEIGHTS).run(*rows)
     bert = ModelRunner.load(directory, device="cpu").run(*rows)
