@@ -90,6 +90,7 @@ def cache_of(session, bundle_id: str | None = None) -> ScoreCache:
         examples="examples",
         cutoff_date=CUTOFF,
         bundle_id=bundle_id,
+        unscorable="churn_unscorable_inputs",
     )
 
 
