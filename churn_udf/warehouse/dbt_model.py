@@ -85,7 +85,14 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
             ``churn__unscorable_rows`` is ``fail``; the others' scores are kept.
         SettingsError: The profile lacks the plugin, or ``churn_examples`` is out of date.
     """
-    context = read_context(session)
+    with _one_at_a_time:
+        return _score_current(session, read_context(session), load_scorer)
+
+
+def _score_current(
+    session: Any, context: ScoringContext, load_scorer: LoadScorer
+) -> pa.RecordBatchReader:
+    """Do what ``model`` says."""
     log = dbt_logger()
     champion = read_champion(context.models_dir)
     unscorable = _unscorable_inputs(session, context)
@@ -110,7 +117,7 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
         bundle_id=bundle.bundle_id,
         unscorable=context.unscorable_relation,
     )
-    with _one_at_a_time, Interruption(session, log) as interruption:
+    with Interruption(session, log) as interruption:
         if context.is_full_refresh:
             cache.clear()
             unscorable.clear()
