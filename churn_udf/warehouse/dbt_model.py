@@ -182,11 +182,15 @@ def _score_missing(
     batches = cache.read_missing(scorer.bundle.feature_names)
     chunks = (chunk for batch in batches for chunk in _chunks(batch, progress))
     encoded = made_ahead(((chunk, scorer.tokens(chunk)) for chunk in chunks), WAITING_CHUNKS)
-    with UsedBehind(cache.insert, WAITING_CHUNKS) as writer, contextlib.closing(encoded):
+
+    def store(waiting: list[pa.RecordBatch]) -> None:
+        """Write what waits in one commit."""
+        scored_at = datetime.now(timezone.utc).replace(tzinfo=None)
+        cache.insert(pa.Table.from_batches(waiting), scored_at=scored_at)
+
+    with UsedBehind(store, WAITING_CHUNKS) as writer, contextlib.closing(encoded):
         for chunk, tokens in encoded:
-            scored_at = datetime.now(timezone.utc).replace(tzinfo=None)
-            scores = scorer.score_batch(chunk, tokens=tokens, is_distinct=True)
-            writer.put((scores, scored_at))
+            writer.put(scorer.score_batch(chunk, tokens=tokens, is_distinct=True))
             progress.add(chunk.num_rows)
     progress.finish()
 

@@ -341,11 +341,11 @@ score_batch = scoring.Scorer.score_batch
 
 calls = []
 
-def slow(self, batch):
+def slow(self, batch, **options):
     calls.append(batch.num_rows)
     print("chunk", len(calls), flush=True)
     time.sleep(0.5)
-    return score_batch(self, batch)
+    return score_batch(self, batch, **options)
 
 scoring.Scorer.score_batch = slow
 cli(sys.argv[1:])
@@ -375,7 +375,7 @@ def test_a_killed_run_keeps_what_it_scored_and_the_next_does_the_rest(scored, ca
         f"select count(*) from churn_score_cache where bundle_id = '{bundle.bundle_id}'"
     )[0][0]
     total = len(USERS) - 1
-    assert 6 <= done < total
+    assert 4 <= done < total  # the third chunk may be in the writing
     log_lines(capsys)
     scored.build(select=SCORING, args=WITH_TESTS)
     assert f"{total} distinct inputs at the score cutoff, {total - done} to score" in log_lines(

@@ -39,7 +39,7 @@ class FakeRunner:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def run(self, behavior_texts, review_texts, features):
+    def run(self, behavior_texts, review_texts, features, *, tokens=None):
         self.sizes.append(len(features))
         self.reviews = review_texts.to_pylist()
         self.features = features
@@ -168,7 +168,7 @@ def test_cursors_in_several_threads_see_the_function(connection):
 
 def test_a_row_that_fails_stops_the_query(bundle):
     class Broken(FakeRunner):
-        def run(self, behavior_texts, review_texts, features):
+        def run(self, behavior_texts, review_texts, features, *, tokens=None):
             output = super().run(behavior_texts, review_texts, features)
             output.logits[0] = float("nan")
             return output
