@@ -7,7 +7,6 @@ is no stand-in number.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -19,8 +18,9 @@ import pyarrow.compute as pc
 
 from churn_udf.batching import distinct_rows
 from churn_udf.bundle_store import Bundle
-from churn_udf.contracts.scores import SCORE_SCHEMA, input_schema
+from churn_udf.contracts.scores import input_schema
 from churn_udf.errors import BundleMismatchError, ScoringError
+from churn_udf.score_table import Scores, score_table
 from churn_udf.tokenization import TokenBatch
 from churn_udf.unscorable import list_infinite, list_not_finite, read_columns
 
@@ -30,9 +30,6 @@ MAX_BATCH_ROWS = 8_192
 """Rows given to the model at once: bounds memory, and is enough for batches of like length."""
 
 TEXT_COLUMNS = ("behavior_text", "review_text_recent")
-MIN_REASON_EFFECT = 0.05
-"""A group that raises the risk by less (in logits) is not worth naming as the reason."""
-
 REBUILD_HINT = "rebuild its features with `dbt build -s +churn_examples`"
 
 
@@ -75,22 +72,6 @@ class Runner(Protocol):
 
         Makes the tokens that it is not given.
         """
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """Scores of B rows, all finite.
-
-    Attributes:
-        logits: (B,) float64, uncalibrated.
-        probabilities: (B,) float64 in (0, 1), calibrated.
-        effects: (B, G) float64, by how many logits each group raises the risk; (B, 0) if not
-            wanted.
-    """
-
-    logits: FloatArray
-    probabilities: FloatArray
-    effects: FloatArray
 
 
 class Scorer:
@@ -195,19 +176,25 @@ class Scorer:
         )
         names = self.bundle.feature_names
         flags = self.bundle.thresholds.flags_of(scores.probabilities, features, names)
-        return self._to_record_batch(hashes, scores, flags)
+        return score_table(
+            hashes, scores, flags, self.bundle.thresholds, self._runner.feature_groups
+        )
 
     def score_or_list(
-        self, batch: pa.RecordBatch, *, tokens: TokenBatch | None = None
+        self,
+        batch: pa.RecordBatch,
+        *,
+        tokens: TokenBatch | None = None,
+        is_distinct: bool = False,
     ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         """Score the rows that can be, in their order, and list the others with the reason.
 
         A row's score is the one that ``score_batch`` gives it without the others.
 
         Args:
-            batch: Columns of ``input_schema``; of others only ``user_id`` is looked at. Equal
-                rows are not looked for.
+            batch: Columns of ``input_schema``; of others only ``user_id`` is looked at.
             tokens: What ``tokens`` made of this batch; made here if not given.
+            is_distinct: See ``score_batch``.
 
         Returns:
             ``SCORE_SCHEMA`` rows, and ``UNSCORABLE_SCHEMA`` rows: one per row and reason. Each
@@ -226,14 +213,23 @@ class Scorer:
             features, taken = features[rows], pa.array(rows)
             behavior_texts, review_texts = behavior_texts.take(taken), review_texts.take(taken)
             tokens = None if tokens is None else tokens.take(rows)
-        logits, effects = self._run(behavior_texts, review_texts, features, tokens)
+        logits, effects = self._run(
+            behavior_texts,
+            review_texts,
+            features,
+            tokens,
+            with_effects=True,
+            is_distinct=is_distinct,
+        )
         results = self._results(logits, effects)
         is_finite = list_not_finite(listed, rows, results)
         probabilities = results["churn_probability"][is_finite]
         scores = Scores(logits[is_finite], probabilities, effects[is_finite])
         flags = self.bundle.thresholds.flags_of(probabilities, features[is_finite], names)
         hashes = columns["input_hash"].take(pa.array(rows[is_finite]))
-        scored = self._to_record_batch(hashes, scores, flags)
+        scored = score_table(
+            hashes, scores, flags, self.bundle.thresholds, self._runner.feature_groups
+        )
         return scored, listed.to_record_batch(columns["input_hash"])
 
     def score_arrays(
@@ -270,19 +266,10 @@ class Scorer:
             row, index = np.argwhere(np.isinf(features))[0]
             name = self.bundle.feature_names[index]
             raise _row_error(labels, row, name, features[row, index], "a number or null (unknown)")
-        rows = None if is_distinct else distinct_rows(behavior_texts, review_texts, features)
-        if rows is None:
-            logits, effects = self._run(*texts, features, tokens, with_effects=with_effects)
-            return self._checked(logits, effects, labels)
-        chosen = pa.array(rows.first)
         logits, effects = self._run(
-            behavior_texts.take(chosen),
-            review_texts.take(chosen),
-            features[rows.first],
-            None if tokens is None else tokens.take(rows.first),
-            with_effects=with_effects,
+            *texts, features, tokens, with_effects=with_effects, is_distinct=is_distinct
         )
-        return self._checked(logits[rows.inverse], effects[rows.inverse], labels)
+        return self._checked(logits, effects, labels)
 
     def _run(
         self,
@@ -291,7 +278,33 @@ class Scorer:
         features: FloatArray,
         tokens: TokenBatch | None,
         *,
-        with_effects: bool = True,
+        with_effects: bool,
+        is_distinct: bool,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return (B,) logits and (B, G) effects; equal rows are run once."""
+        rows = None if is_distinct else distinct_rows(behavior_texts, review_texts, features)
+        if rows is None:
+            return self._run_rows(
+                behavior_texts, review_texts, features, tokens, with_effects=with_effects
+            )
+        chosen = pa.array(rows.first)
+        logits, effects = self._run_rows(
+            behavior_texts.take(chosen),
+            review_texts.take(chosen),
+            features[rows.first],
+            None if tokens is None else tokens.take(rows.first),
+            with_effects=with_effects,
+        )
+        return logits[rows.inverse], effects[rows.inverse]
+
+    def _run_rows(
+        self,
+        behavior_texts: pa.Array,
+        review_texts: pa.Array,
+        features: FloatArray,
+        tokens: TokenBatch | None,
+        *,
+        with_effects: bool,
     ) -> tuple[FloatArray, FloatArray]:
         """Return (B,) logits and (B, G) effects as the model gives them, finite or not."""
         num_groups = len(self._runner.feature_groups) if with_effects else 0
@@ -327,32 +340,6 @@ class Scorer:
                 row = int(np.flatnonzero(~np.isfinite(values))[0])
                 raise _row_error(labels, row, name, values[row], "a finite number")
         return Scores(logits, results["churn_probability"], effects)
-
-    def _to_record_batch(
-        self, hashes: pa.Array, scores: Scores, flags: npt.NDArray[np.bool_]
-    ) -> pa.RecordBatch:
-        """Put tiers, flags and reasons beside the scores."""
-        thresholds = self.bundle.thresholds
-        num_rows, num_groups = scores.effects.shape
-        order = np.argsort(-scores.effects, axis=1, kind="stable")
-        ranked = np.take_along_axis(scores.effects, order, axis=1)
-        names = pa.array(self._runner.feature_groups, pa.string()).take(pa.array(order.ravel()))
-        offsets = pa.array(np.arange(num_rows + 1) * num_groups, pa.int32())
-        is_worth_naming = pa.array(ranked[:, 0] > MIN_REASON_EFFECT)
-        strongest = pc.take(names, pa.array(np.arange(num_rows) * num_groups))
-        columns = {
-            "input_hash": hashes,
-            "churn_logit": pa.array(scores.logits),
-            "churn_probability": pa.array(scores.probabilities),
-            "risk_tier": thresholds.tiers_of(scores.probabilities),
-            "is_flagged": pa.array(flags),
-            "top_reason": pc.if_else(is_worth_naming, strongest, pa.scalar(None, pa.string())),
-            "reason_groups": pa.ListArray.from_arrays(offsets, names),
-            "reason_effects": pa.ListArray.from_arrays(offsets, pa.array(ranked.ravel())),
-        }
-        return pa.RecordBatch.from_arrays(
-            [columns[name] for name in SCORE_SCHEMA.names], schema=SCORE_SCHEMA
-        )
 
 
 def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:

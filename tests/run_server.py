@@ -92,11 +92,11 @@ def install_marks(mark: Callable[[str], None], request: dict[str, Any]) -> None:
         time.sleep(request.get("seconds_per_row", 0.0) * batch.num_rows)
         return score_or_list(self, batch, **options)
 
-    def counted_insert(self: Any, scored: Any) -> Any:
+    def counted_insert(self: Any, scores: Any, **options: Any) -> Any:
         nonlocal kept
         mark("insert")
-        result = insert(self, scored)
-        kept += sum(batch.num_rows for batch, _ in scored)
+        result = insert(self, scores, **options)
+        kept += scores.num_rows
         mark(f"kept {kept}")
         return result
 

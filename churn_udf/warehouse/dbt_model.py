@@ -248,13 +248,20 @@ def _score_missing(
     batches = cache.read_missing(scorer.bundle.feature_names)
     chunks = (chunk for batch in batches for chunk in sizes.cut(batch))
     encoded = made_ahead(((chunk, scorer.tokens(chunk)) for chunk in chunks), WAITING_CHUNKS)
-    with UsedBehind(cache.insert, WAITING_CHUNKS) as writer, contextlib.closing(encoded):
+
+    def store(waiting: list[pa.RecordBatch]) -> None:
+        """Write what waits in one commit."""
+        scored_at = datetime.now(timezone.utc).replace(tzinfo=None)
+        cache.insert(pa.Table.from_batches(waiting), scored_at=scored_at)
+
+    with UsedBehind(store, WAITING_CHUNKS) as writer, contextlib.closing(encoded):
         for chunk, tokens in encoded:
             began = time.monotonic()
-            scored_at = datetime.now(timezone.utc).replace(tzinfo=None)
-            scores, listed = scorer.score_or_list(chunk, tokens=tokens)
-            unscorable.insert(listed, bundle_id=scorer.bundle.bundle_id, noted_at=scored_at)
-            writer.put((scores, scored_at))
+            scores, listed = scorer.score_or_list(chunk, tokens=tokens, is_distinct=True)
+            if listed.num_rows:
+                noted_at = datetime.now(timezone.utc).replace(tzinfo=None)
+                unscorable.insert(listed, bundle_id=scorer.bundle.bundle_id, noted_at=noted_at)
+            writer.put(scores)
             sizes.took(chunk.num_rows, time.monotonic() - began)
             progress.add(chunk.num_rows)
             interruption.check()

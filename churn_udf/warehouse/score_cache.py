@@ -162,13 +162,18 @@ class ScoreCache:
             )
             yield from rows.to_arrow_reader(READ_ROWS)
 
-    def insert(self, scored: Sequence[tuple[pa.RecordBatch, datetime]]) -> None:
-        """Append batches of scores and commit them together.
+    def insert(self, scores: pa.RecordBatch | pa.Table, *, scored_at: datetime) -> None:
+        """Append scores and commit.
 
         Args:
-            scored: ``SCORE_SCHEMA`` rows and when they were scored, UTC without zone.
+            scores: ``SCORE_SCHEMA`` rows.
+            scored_at: UTC without zone.
         """
-        chunk = pa.Table.from_batches([self._cached(*item) for item in scored], CACHE_SCHEMA)
+        constants = (
+            pa.repeat(pa.scalar(value, CACHE_SCHEMA.field(name).type), scores.num_rows)
+            for name, value in (("bundle_id", self._bundle_id), ("scored_at", scored_at))
+        )
+        chunk = pa.Table.from_arrays([*scores.columns, *constants], schema=CACHE_SCHEMA)
         self._writer.register(_CHUNK, chunk)
         try:
             names = ", ".join(CACHE_SCHEMA.names)
@@ -177,14 +182,6 @@ class ScoreCache:
             )
         finally:
             self._writer.unregister(_CHUNK)
-
-    def _cached(self, scores: pa.RecordBatch, scored_at: datetime) -> pa.RecordBatch:
-        """Put bundle and time beside scores."""
-        constants = (
-            pa.repeat(pa.scalar(value, CACHE_SCHEMA.field(name).type), scores.num_rows)
-            for name, value in (("bundle_id", self._bundle_id), ("scored_at", scored_at))
-        )
-        return pa.RecordBatch.from_arrays([*scores.columns, *constants], schema=CACHE_SCHEMA)
 
     def read_current(self) -> pa.RecordBatchReader:
         """Stream this bundle's scores of all inputs at the score cutoff."""

@@ -378,7 +378,7 @@ def test_a_killed_run_keeps_what_it_scored_and_the_next_does_the_rest(scored, ca
         f"select count(*) from churn_score_cache where bundle_id = '{bundle.bundle_id}'"
     )[0][0]
     total = len(USERS) - 1
-    assert 2 <= done < total
+    assert 4 <= done < total  # the third chunk may be in the writing
     log_lines(capsys)
     scored.build(select=SCORING, args=WITH_TESTS)
     assert f"{total} distinct inputs at the score cutoff, {total - done} to score" in log_lines(

@@ -39,7 +39,7 @@ class FakeRunner:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def run(self, behavior_texts, review_texts, features, *, with_effects=True):
+    def run(self, behavior_texts, review_texts, features, *, with_effects=True, tokens=None):
         assert not with_effects, "the function returns probabilities alone"
         self.sizes.append(len(features))
         self.reviews = review_texts.to_pylist()

@@ -12,7 +12,8 @@ from churn_udf import scoring
 from churn_udf.contracts.bundle import FeatureSpec
 from churn_udf.contracts.scores import SCORE_SCHEMA, input_schema
 from churn_udf.errors import BundleIntegrityError, BundleMismatchError, ScoringError
-from churn_udf.scoring import MAX_BATCH_ROWS, MIN_REASON_EFFECT, Scorer
+from churn_udf.score_table import MIN_REASON_EFFECT
+from churn_udf.scoring import MAX_BATCH_ROWS, Scorer
 from churn_udf.thresholds import FeatureBands, GroupThresholds
 from churn_udf.tokenization import CompactTokenizer
 
