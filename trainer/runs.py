@@ -32,7 +32,8 @@ from typing import Any
 import churn_udf
 import trainer
 from churn_udf import __version__
-from trainer.config import TrainConfig, from_mapping, to_mapping, to_yaml
+from trainer.config import TrainConfig, to_mapping, to_yaml
+from trainer.config_values import from_mapping
 from trainer.errors import ConfigError, RunError
 
 RUN_FILE = "run.json"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.config import from_mapping, nearest, read_yaml
+from trainer.config_values import from_mapping, nearest, read_yaml
 from trainer.errors import ConfigError
 from trainer.fit.config import COMPACT, FitConfig
 

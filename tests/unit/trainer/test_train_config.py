@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trainer.config import TrainConfig, from_mapping, load_config, to_mapping, to_yaml
+from trainer.config import TrainConfig, load_config, to_mapping, to_yaml
+from trainer.config_values import from_mapping
 from trainer.errors import ConfigError
 
 
