@@ -81,6 +81,7 @@ def _sigterm_exits() -> Iterator[None]:
     help="fail leaves the output as it was before and ends with exit code 1.",
 )
 @shared.device_option
+@shared.precision_option
 @shared.quiet_option
 def command(**options: Any) -> None:
     """Score a file, a folder or a stream, whatever its size, in bounded memory.

@@ -32,6 +32,13 @@ device_option = click.option(
     show_default=True,
     help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...",
 )
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32"]),
+    default="auto",
+    show_default=True,
+    help="What the encoder computes in: auto (the fastest that packaging allowed) or exact fp32.",
+)
 quiet_option = click.option(
     "--quiet", "-q", is_flag=True, help="Errors alone on standard error.  [default: off]"
 )
@@ -54,7 +61,7 @@ def scorer_loader(options: dict[str, Any]) -> Callable[[Bundle], Scorer]:
     """Return how a bundle becomes a scorer under a command's options."""
     from churn_udf.scoring import Scorer
 
-    return lambda bundle: Scorer.load(bundle, device=options["device"])
+    return lambda bundle: Scorer.load(bundle, device=options["device"], precision=options["precision"])
 
 
 def logger(quiet: bool) -> Callable[[str], None]:

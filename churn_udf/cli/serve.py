@@ -49,6 +49,7 @@ from churn_udf.cli import options as shared
     help="Seconds from one line of rows/s and latencies to the next.",
 )
 @shared.device_option
+@shared.precision_option
 @shared.quiet_option
 def command(**options: Any) -> None:
     """Score rows as they arrive on standard input; answer each, in order, on standard output.

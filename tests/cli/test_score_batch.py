@@ -339,3 +339,20 @@ def test_a_stream_cut_short_replaces_nothing(batch: Invoke, cut: int) -> None:
     assert "end mark" in result.stderr or "cannot be read" in result.stderr
     assert Path("out.parquet").read_bytes() == b"before"
     assert not list(Path().glob(".*"))
+
+
+def test_precision_is_the_bundles_unless_exact_is_asked_for(
+    batch: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, load = [], Scorer.load.__func__  # type: ignore[attr-defined]
+
+    def recorded(cls: type[Scorer], bundle: Any, **options: Any) -> Scorer:
+        asked.append(options["precision"])
+        return load(cls, bundle, **options)
+
+    monkeypatch.setattr(Scorer, "load", classmethod(recorded))
+    source = write(examples(3), Path("in.parquet"))
+    assert batch("-i", source, "-o", "a.parquet").exit_code == 0
+    assert batch("-i", source, "-o", "b.parquet", "--precision", "fp32").exit_code == 0
+    assert asked == ["auto", "fp32"]
+    assert batch("-i", source, "-o", "c.parquet", "--precision", "int4").exit_code == 2
