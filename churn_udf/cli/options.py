@@ -61,7 +61,9 @@ def scorer_loader(options: dict[str, Any]) -> Callable[[Bundle], Scorer]:
     """Return how a bundle becomes a scorer under a command's options."""
     from churn_udf.scoring import Scorer
 
-    return lambda bundle: Scorer.load(bundle, device=options["device"], precision=options["precision"])
+    return lambda bundle: Scorer.load(
+        bundle, device=options["device"], precision=options["precision"]
+    )
 
 
 def logger(quiet: bool) -> Callable[[str], None]:
