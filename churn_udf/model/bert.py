@@ -122,10 +122,10 @@ class _SelfAttention(nn.Module):
         queries_HBK = queries_BD.view(num_texts, self.num_heads, -1).transpose(0, 1)
         asked_BHD = torch.bmm(queries_HBK, self.key.weight.view(by_head)).transpose(0, 1)
         counts = [count for count, _ in layout.groups]
-        states = hidden_ND.split([count * length for count, length in layout.groups])
+        states = torch.split(hidden_ND, [count * length for count, length in layout.groups])
         found = []
         for (count, length), asked, rows in zip(
-            layout.groups, asked_BHD.split(counts), states, strict=True
+            layout.groups, torch.split(asked_BHD, counts), states, strict=True
         ):
             tokens = rows.view(count, 1, length, width)
             found.append(
