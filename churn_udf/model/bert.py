@@ -5,7 +5,8 @@ Parameter names are those of ``transformers.BertModel``, so weights move both wa
 that may be narrower than the layers. Every dense layer runs on all tokens at once; attention
 runs within each text, by one call per group of equal length, or by one call of a
 variable-length kernel where the device has one; the last layer is computed for the
-first token of each text alone, as nothing else is read. Architecture: Devlin et al. 2019.
+first token of each text alone, as nothing else is read, and multiplies no other token by its key
+and value matrices. Architecture: Devlin et al. 2019.
 
 Shape suffixes: N tokens of all texts, B texts, T tokens of a text, D hidden, H heads,
 K head width, P tokens of a learned prefix.
@@ -22,7 +23,9 @@ from torch.nn import functional
 
 from churn_udf.model import varlen
 from churn_udf.model.adapters import KeyValuePrefix
+from churn_udf.model.dropout import FastDropout
 from churn_udf.model.families import position_offset
+from churn_udf.model.mixed import Dense
 from churn_udf.model.varlen import TextBounds
 
 INITIALIZER_STD = 0.02
@@ -48,7 +51,7 @@ class _Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=config["layer_norm_eps"])
         self.position_offset = position_offset(config)
         self.has_segments = config["type_vocab_size"] > 1
-        self.dropout = nn.Dropout(config["hidden_dropout_prob"])
+        self.dropout = FastDropout(config["hidden_dropout_prob"])
 
     def forward(
         self, ids_N: torch.Tensor, positions_N: torch.Tensor, segments_N: torch.Tensor
@@ -70,9 +73,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         hidden = config["hidden_size"]
         self.num_heads = config["num_attention_heads"]
-        self.query = nn.Linear(hidden, hidden)
-        self.key = nn.Linear(hidden, hidden)
-        self.value = nn.Linear(hidden, hidden)
+        self.query = Dense(hidden, hidden)
+        self.key = Dense(hidden, hidden)
+        self.value = Dense(hidden, hidden)
         self.dropout_probability = float(config["attention_probs_dropout_prob"])
         self.prefix: KeyValuePrefix | None = None
 
@@ -81,19 +84,20 @@ class SelfAttention(nn.Module):
     ) -> torch.Tensor:
         """Return (N, D), or (B, D) for the first token of each text alone."""
         queries = self.query(hidden_ND[layout.first_B] if first_only else hidden_ND)
+        queries_QHK = queries.unflatten(-1, (self.num_heads, -1))
+        has_kernel = self.prefix is None and not self.training and varlen.is_usable(queries_QHK)
+        if first_only and not has_kernel and self._can_absorb():
+            return self._attend_to_states(queries, hidden_ND, layout)
         keys, values = self.key(hidden_ND), self.value(hidden_ND)
-        if self.prefix is None and not self.training:
-            heads = (self.num_heads, -1)
-            queries_QHK = queries.unflatten(-1, heads)
-            if varlen.is_usable(queries_QHK):
-                attended_QHK = varlen.attend(
-                    queries_QHK,
-                    keys.unflatten(-1, heads),
-                    values.unflatten(-1, heads),
-                    layout.text_bounds(first_only=first_only),
-                    layout.text_bounds(first_only=False),
-                )
-                return attended_QHK.flatten(-2)
+        if has_kernel:
+            attended_QHK = varlen.attend(
+                queries_QHK,
+                keys.unflatten(-1, (self.num_heads, -1)),
+                values.unflatten(-1, (self.num_heads, -1)),
+                layout.text_bounds(first_only=first_only),
+                layout.text_bounds(first_only=False),
+            )
+            return attended_QHK.flatten(-2)
         # One split, as the gradient of a slice is a whole matrix of zeros for every group.
         sizes = [count * length for count, length in layout.groups]
         query_sizes = [count for count, _ in layout.groups] if first_only else sizes
@@ -112,6 +116,41 @@ class SelfAttention(nn.Module):
             outputs.append(attended.transpose(1, 2).reshape(count * query_length, -1))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
+    def _can_absorb(self) -> bool:
+        """Return whether keys and values are plain products and each query's weights sum to 1."""
+        is_plain = type(self.key) is Dense and type(self.value) is Dense
+        drops = self.training and self.dropout_probability > 0
+        return is_plain and self.prefix is None and not drops
+
+    def _attend_to_states(
+        self, queries_BD: torch.Tensor, hidden_ND: torch.Tensor, layout: PackedLayout
+    ) -> torch.Tensor:
+        """Return (B, D) for one query a text, without keys and values of all tokens.
+
+        With ``q . (W h)`` = ``(q W) . h`` and ``sum(a W h)`` = ``W sum(a h)`` the two matrices
+        meet one row a text and head instead of one a token. A key's bias adds the same to all
+        scores of a query, which softmax ignores.
+        """
+        num_texts, width = queries_BD.shape
+        by_head = (self.num_heads, -1, width)
+        queries_HBK = queries_BD.view(num_texts, self.num_heads, -1).transpose(0, 1)
+        asked_BHD = torch.bmm(queries_HBK, self.key.weight.view(by_head)).transpose(0, 1)
+        counts = [count for count, _ in layout.groups]
+        states = torch.split(hidden_ND, [count * length for count, length in layout.groups])
+        found = []
+        for (count, length), asked, rows in zip(
+            layout.groups, torch.split(asked_BHD, counts), states, strict=True
+        ):
+            tokens = rows.view(count, 1, length, width)
+            found.append(
+                functional.scaled_dot_product_attention(
+                    asked.unsqueeze(1), tokens, tokens, scale=queries_HBK.shape[-1] ** -0.5
+                ).squeeze(1)
+            )
+        found_HBD = torch.cat(found).transpose(0, 1)
+        values_HBK = torch.bmm(found_HBD, self.value.weight.view(by_head).transpose(1, 2))
+        return values_HBK.transpose(0, 1).reshape(num_texts, width) + self.value.bias
+
     def _heads(self, rows: torch.Tensor, count: int, length: int) -> torch.Tensor:
         """(count * T, D) -> (count, H, T, K)."""
         return rows.view(count, length, self.num_heads, -1).transpose(1, 2)
@@ -122,9 +161,9 @@ class _DenseResidual(nn.Module):
 
     def __init__(self, config: Mapping[str, Any], width: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, config["hidden_size"])
+        self.dense = Dense(width, config["hidden_size"])
         self.LayerNorm = nn.LayerNorm(config["hidden_size"], eps=config["layer_norm_eps"])
-        self.dropout = nn.Dropout(config["hidden_dropout_prob"])
+        self.dropout = FastDropout(config["hidden_dropout_prob"])
 
     def forward(self, values: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         normed: torch.Tensor = self.LayerNorm(self.dropout(self.dense(values)) + residual)
@@ -140,7 +179,7 @@ class _Layer(nn.Module):
         self.attention = nn.ModuleDict(
             {"self": SelfAttention(config), "output": _DenseResidual(config, hidden)}
         )
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, width)})
+        self.intermediate = nn.ModuleDict({"dense": Dense(hidden, width)})
         self.output = _DenseResidual(config, width)
 
     def forward(
@@ -200,7 +239,7 @@ class PackedBert(nn.Module):
         self.embeddings = _Embeddings(config)
         width = embedding_width(config)
         is_narrow = width != self.hidden_size
-        self.embeddings_project = nn.Linear(width, self.hidden_size) if is_narrow else None
+        self.embeddings_project = Dense(width, self.hidden_size) if is_narrow else None
         layers = [_Layer(config) for _ in range(config["num_hidden_layers"])]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
 

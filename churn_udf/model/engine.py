@@ -23,13 +23,24 @@ from torch.nn import functional
 
 from churn_udf.model.bert import PackedBert, PackedLayout, SelfAttention
 from churn_udf.model.dense import DenseFactory
+from churn_udf.model.dropout import FastDropout
 from churn_udf.model.encoder import PaddedEncoder
+from churn_udf.model.mixed import Dense
 from churn_udf.model.precision import FP32
 
 MOST_TABLE_BYTES = 160 * 1024 * 1024
 """Largest table of the first layer; 30,522 words of MiniLM take 135 MiB. Above it is computed."""
 
-PLAIN_LAYERS = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.ModuleDict, nn.ModuleList)
+PLAIN_LAYERS = (
+    nn.Linear,
+    Dense,
+    nn.Embedding,
+    nn.LayerNorm,
+    nn.Dropout,
+    FastDropout,
+    nn.ModuleDict,
+    nn.ModuleList,
+)
 
 
 def can_pack(encoder: PackedBert | PaddedEncoder) -> bool:

@@ -19,7 +19,7 @@ CALIBRATION_TOKEN_BUDGET = 4_096
 def calibrate_activations(
     model: ChurnClassifier | ModelRunner, tokens: TokenBatch
 ) -> Mapping[str, tuple[float, float]]:
-    """Return the smallest and largest input of every dense layer of the encoder, in fp32.
+    """Return the smallest and largest input of every dense layer that is called, in fp32.
 
     Args:
         model: The classifier, in evaluation mode, or the ``ModelRunner`` that holds it.

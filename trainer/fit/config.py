@@ -66,7 +66,7 @@ class FitConfig:
     """``auto`` takes a GPU when there is one; or ``cpu``, ``cuda``, ``cuda:1``."""
     precision: str = "auto"
     """``fp32``, ``bf16`` (mixed), or ``auto``: bf16 on a GPU that has it and on CPUs with bf16
-    units for encoders of width 256 and up, else fp32."""
+    units for encoders of width 128 and up (256 if not BERT, RoBERTa or ELECTRA), else fp32."""
     hidden_size: int = 128
     """Width of the compact encoder."""
     num_layers: int = 2

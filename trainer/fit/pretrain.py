@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from churn_udf.model.bert import PackedBert
+from churn_udf.model.mixed import Dense, dense
 from churn_udf.tokenization import SPECIAL_WORDS, TokenBatch
 
 IntArray = npt.NDArray[np.int64]
@@ -21,7 +22,7 @@ class MaskedWordModel(nn.Module):
         super().__init__()
         width = encoder.hidden_size
         self.encoder = encoder
-        self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+        self.transform = nn.Sequential(Dense(width, width), nn.GELU(), nn.LayerNorm(width))
         self.bias = nn.Parameter(torch.zeros(encoder.embeddings.word_embeddings.num_embeddings))
 
     def loss(
@@ -32,9 +33,7 @@ class MaskedWordModel(nn.Module):
         places_M = torch.from_numpy(hidden.places).to(ids_N.device)
         answers_M = torch.from_numpy(hidden.answers).to(ids_N.device)
         guesses_MD = self.transform(states_ND[places_M])
-        logits_MV = functional.linear(
-            guesses_MD, self.encoder.embeddings.word_embeddings.weight, self.bias
-        )
+        logits_MV = dense(guesses_MD, self.encoder.embeddings.word_embeddings.weight, self.bias)
         return functional.cross_entropy(logits_MV.float(), answers_M)
 
 

@@ -13,6 +13,7 @@ import torch
 from churn_udf.model.bert import PackedBert
 from churn_udf.model.classifier import ChurnClassifier
 from churn_udf.model.config import TEXT as TEXT_ALONE
+from churn_udf.model.mixed import bf16_products
 from churn_udf.model.runner import ModelRunner, resolve_device
 from churn_udf.tokenization import TokenBatch, Tokenizer
 from trainer.data.snapshot import Snapshot
@@ -30,7 +31,10 @@ from trainer.fit.stages import Stage
 from trainer.fit.targets import Targets
 
 IntArray = npt.NDArray[np.int64]
-MIN_WIDTH_FOR_CPU_BF16 = 256
+MIN_WIDTH_FOR_CPU_BF16 = 128
+"""From which width on rounding the operands costs less than their products gain."""
+MIN_WIDTH_FOR_CPU_AUTOCAST = 256
+"""The same of encoders that run through transformers, where autocast rounds all they do."""
 MEAN_TEXT_ROWS = 2_000
 NUMERIC_BATCHES = 16  # of a pass over few rows, which must not be one step
 MAX_NUMERIC_BATCH = 512
@@ -282,10 +286,20 @@ class Training:
         if self.device.type == "cuda":
             return bool(torch.cuda.is_bf16_supported())
         has_units = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        return bool(has_units) and self.model.encoder.hidden_size >= MIN_WIDTH_FOR_CPU_BF16
+        width = MIN_WIDTH_FOR_CPU_BF16 if self._is_packed else MIN_WIDTH_FOR_CPU_AUTOCAST
+        return bool(has_units) and self.model.encoder.hidden_size >= width
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:
         """Run in mixed bf16 where chosen."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.uses_bf16):
+        if self.device.type == "cpu" and self._is_packed:
+            context: contextlib.AbstractContextManager[Any] = bf16_products(self.uses_bf16)
+        else:
+            context = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.uses_bf16)
+        with context:
             yield
+
+    @property
+    def _is_packed(self) -> bool:
+        """Return whether the encoder is our own packed one."""
+        return isinstance(self.model.encoder, PackedBert)

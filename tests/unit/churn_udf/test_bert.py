@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from churn_udf.model.bert import PackedBert
+from churn_udf.model.bert import PackedBert, PackedLayout
 from churn_udf.model.encoder import PaddedEncoder, build_encoder
 
 CONFIG = {
@@ -75,6 +75,32 @@ def test_gradients_reach_every_weight(encoder):
     model(torch.cat(ids), torch.cat(segments), [5, 8]).square().sum().backward()
     without = [name for name, p in model.named_parameters() if p.grad is None]
     assert without == []
+    model.zero_grad()
+    model.eval()(torch.cat(ids), torch.cat(segments), [5, 8]).square().sum().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None]
+    assert without == ["encoder.layer.2.attention.self.key.bias"]  # softmax ignores it
+
+
+def test_first_tokens_alone_have_the_states_and_gradients_of_all_tokens(encoder):
+    lengths = [3, 3, 7, 12, 32]
+    ids, segments = random_texts(lengths)
+    layout = PackedLayout(lengths, torch.device("cpu"))
+
+    def states_and_gradients(all_tokens):
+        encoder.zero_grad()
+        states = encoder(torch.cat(ids), torch.cat(segments), lengths, all_tokens=all_tokens)
+        states = states[layout.first_B] if all_tokens else states
+        (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
+        gradients = {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
+        return states.detach(), gradients
+
+    states, gradients = states_and_gradients(all_tokens=False)
+    expected, expected_gradients = states_and_gradients(all_tokens=True)
+    unread = expected_gradients.pop("encoder.layer.2.attention.self.key.bias")
+    encoder.zero_grad()
+    torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradients, expected_gradients, atol=1e-4, rtol=1e-3)
+    assert unread.abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("all_tokens", [False, True])
@@ -92,7 +118,7 @@ def test_gradients_of_a_batch_are_those_of_its_texts_alone(encoder, all_tokens):
                 all_tokens=all_tokens,
             )
             states.square().sum().backward()
-        return [parameter.grad.clone() for parameter in encoder.parameters()]
+        return [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
 
     together = gradients([range(len(lengths))])
     alone = gradients([[index] for index in range(len(lengths))])

@@ -117,12 +117,14 @@ def test_another_precision_is_refused(directory):
         ModelRunner.load(directory, device="cpu", precision="int8")
 
 
-def test_calibration_names_every_dense_layer_and_grows_with_its_texts(runner, rows):
+def test_calibration_names_every_dense_layer_that_is_called_and_grows_with_its_texts(runner, rows):
     tokens = runner.tokenizer.encode(*rows[:2])
     whole = calibrate_activations(runner, tokens)
     encoder = runner.model.encoder
     dense = [n for n, m in encoder.named_modules() if isinstance(m, torch.nn.Linear)]
-    assert sorted(whole) == sorted(dense)
+    last = f"encoder.layer.{len(encoder.encoder['layer']) - 1}.attention.self"
+    absorbed = {f"{last}.key", f"{last}.value"}  # no token meets these two matrices
+    assert sorted(whole) == sorted(set(dense) - absorbed)
     for name, (low, high) in calibrate_activations(runner.model, tokens.take([3, 4])).items():
         assert whole[name][0] - 1e-5 <= low < high <= whole[name][1] + 1e-5
     assert not any(module._forward_pre_hooks for module in encoder.modules())
