@@ -59,6 +59,8 @@ MOST_RATIO, MOST_SPREAD = 1.3, 1.15
 LINEAR_SIZES = (10_000, 100_000, 1_000_000)
 SETTINGS = {"observation_days": 60, "eligibility_days": 60, "horizon_days": 10}
 ALONE_ROWS = 8_192
+MEMORY_LIMIT = "512MB"
+"""Of DuckDB, which else keeps all it has read: its cache is not what scoring needs."""
 WORDS = [f"{stem}{number}" for number in range(150) for stem in ("milk", "bread", "", "toy", "gap")]
 KEYS = ["user_id", "cutoff_date"]
 
@@ -99,7 +101,8 @@ def project_in(scratch: Path) -> DbtProject:
     project.vars["churn__training_cutoffs"] = ["2024-02-15"]
     project.vars["churn__events_path"] = str(project.root / "events.parquet")
     profile = yaml.safe_load((project.root / "profiles.yml").read_text())
-    profile["churn_scoring"]["outputs"]["dev"]["settings"]["threads"] = 1
+    settings = profile["churn_scoring"]["outputs"]["dev"]["settings"]
+    settings.update({"threads": 1, "memory_limit": MEMORY_LIMIT})
     (project.root / "profiles.yml").write_text(yaml.safe_dump(profile))
     return project
 
