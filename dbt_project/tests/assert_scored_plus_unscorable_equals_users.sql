@@ -31,8 +31,9 @@ scored as (
     where
         scores.cutoff_date in (
 
-            select cutoff_date from {{ ref('int_cutoffs_spined') }}
-            where is_score_cutoff
+            select cutoffs.cutoff_date
+            from {{ ref('int_cutoffs_spined') }} as cutoffs
+            where cutoffs.is_score_cutoff
 
         )
 
@@ -67,4 +68,4 @@ select * from counts
 
 where
     example_count <> scored_count + unscorable_count
-    and exists (select bundle_id from champion)
+    and exists (select champion.bundle_id from champion)
