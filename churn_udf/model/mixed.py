@@ -20,12 +20,14 @@ from torch import nn
 from torch.nn import functional
 
 ROW_MULTIPLE = 32
+MIN_ROWS = 64
+"""Fewer rows stay fp32: rounding the weight would cost more than the product gains."""
 _in_bf16 = contextvars.ContextVar("in_bf16", default=False)
 
 
 @contextlib.contextmanager
 def bf16_products(is_enabled: bool = True) -> Iterator[None]:
-    """Run the products of ``dense`` and ``Dense`` in bf16, their gradients' included."""
+    """Run products of ``dense`` and ``Dense`` over many rows in bf16, their gradients' too."""
     token = _in_bf16.set(is_enabled)
     try:
         yield
@@ -39,11 +41,11 @@ def dense(
     """Return ``inputs @ weight.T + bias``, in fp32 whatever the products run in.
 
     Args:
-        inputs: (N, I) float32.
+        inputs: (N, I) float32; fewer than ``MIN_ROWS`` are never rounded.
         weight_OI: (O, I) float32.
         bias_O: (O,) float32, or none.
     """
-    if not _in_bf16.get():
+    if not _in_bf16.get() or len(inputs) < MIN_ROWS:
         return functional.linear(inputs, weight_OI, bias_O)
     outputs: torch.Tensor = _Bf16Dense.apply(inputs, weight_OI, bias_O)  # type: ignore[no-untyped-call]
     return outputs
@@ -92,6 +94,8 @@ def _rounded(values_NI: torch.Tensor) -> torch.Tensor:
     """Return (R, I) bf16 values, rows of zeros added."""
     num_rows = len(values_NI)
     filled = -(-num_rows // ROW_MULTIPLE) * ROW_MULTIPLE
+    if filled == num_rows:
+        return values_NI.bfloat16()
     rounded_RI = values_NI.new_empty((filled, values_NI.shape[1]), dtype=torch.bfloat16)
     rounded_RI[:num_rows] = values_NI
     rounded_RI[num_rows:] = 0

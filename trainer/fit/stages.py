@@ -137,6 +137,7 @@ class StageRunner:
         if stage.evaluate and state.best is None:
             self._evaluate(stage, state, 0.0)
         parameters = [p for group in stage.parameter_groups for p in group["params"]]
+        stage.module.train()  # here and after a look, as it takes long for every step
         while state.epoch < stage.epochs and not self._is_out_of_patience(state):
             batches = stage.plan(state.epoch)
             looks = _evaluation_steps(len(batches), self.config.evaluations_per_epoch)
@@ -172,8 +173,7 @@ class StageRunner:
         batch: IntArray,
         state: StageState,
     ) -> float:
-        """Run one optimizer step and return its loss."""
-        stage.module.train()
+        """Run one optimizer step of a module in training mode and return its loss."""
         optimizer.zero_grad(set_to_none=True)
         loss = stage.loss(batch, state.epoch, state.step)
         value = float(loss.detach())
@@ -197,6 +197,7 @@ class StageRunner:
         stage.module.eval()
         metrics = stage.evaluate()
         load_trained(stage.module, current)
+        stage.module.train()
         if metrics["valid_loss"] < state.best_loss - 1e-5:
             state.best_loss, state.bad_looks = metrics["valid_loss"], 0
             state.best = copy.deepcopy(state.average)
@@ -254,6 +255,10 @@ class StageState:
     num_steps: int = 0
     losses: list[float] = dataclasses.field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Know no tensors yet."""
+        self._moving: dict[str, torch.Tensor] = {}
+
     def passed(self, batches: Sequence[IntArray]) -> float:
         """Return the passes done, the present one as a fraction."""
         return self.epoch + self.step / len(batches)
@@ -269,22 +274,26 @@ class StageState:
         return float(np.mean(self.losses))
 
     def follow(self, module: nn.Module, decay: float) -> None:
-        """Move the average of the weights towards the present ones.
+        """Move the average of the weights of the stage's module towards the present ones.
 
         The decay grows with the steps, so that an early average is not tied to the start.
         """
         assert self.average is not None
         self.num_steps += 1
         weight = 1.0 - min(decay, (1.0 + self.num_steps) / (10.0 + self.num_steps))
-        moving = {
-            name: value
-            for name, value in trained_state(module).items()
-            if value.dtype == torch.float32
-        }
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                [self.average[name] for name in moving], list(moving.values()), weight
+        if not self._moving:  # found once: walking the modules takes as long as the optimizer
+            of_module = (
+                *module.named_parameters(remove_duplicate=False),
+                *module.named_buffers(remove_duplicate=False),
             )
+            self._moving = {
+                name: value
+                for name, value in of_module
+                if name in self.average and value.dtype == torch.float32
+            }
+        averages = [self.average[name] for name in self._moving]
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, list(self._moving.values()), weight)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a checkpoint stores."""

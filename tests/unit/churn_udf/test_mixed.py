@@ -22,7 +22,7 @@ def test_outside_the_context_it_is_a_linear_layer(layer):
     assert torch.equal(layer(rows), functional.linear(rows, layer.weight, layer.bias))
 
 
-@pytest.mark.parametrize("count", [1, 31, 32, 45])
+@pytest.mark.parametrize("count", [64, 65, 95, 96])
 def test_outputs_and_gradients_are_near_those_of_fp32(layer, count):
     def run(is_enabled):
         layer.zero_grad()
@@ -40,23 +40,29 @@ def test_outputs_and_gradients_are_near_those_of_fp32(layer, count):
 
 
 def test_rows_do_not_depend_on_how_many_there_are(layer):
-    rows = random_rows(70)
+    rows = random_rows(200)
     with bf16_products():
-        torch.testing.assert_close(layer(rows)[:33], layer(rows[:33]), atol=1e-6, rtol=0)
+        torch.testing.assert_close(layer(rows)[:77], layer(rows[:77]), atol=1e-6, rtol=0)
+
+
+def test_few_rows_are_not_rounded(layer):
+    rows = random_rows(63)
+    with bf16_products():
+        assert torch.equal(layer(rows), functional.linear(rows, layer.weight, layer.bias))
 
 
 def test_frozen_weights_and_missing_biases_take_no_gradient(layer):
     layer.requires_grad_(False)
-    rows = random_rows(4).requires_grad_()
+    rows = random_rows(70).requires_grad_()
     with bf16_products():
         dense(rows, layer.weight).sum().backward()
     assert layer.weight.grad is None
-    expected = layer.weight.bfloat16().float().sum(0).expand(4, -1)
+    expected = layer.weight.bfloat16().float().sum(0).expand(70, -1)
     torch.testing.assert_close(rows.grad, expected, atol=0.01, rtol=0.01)
 
 
 def test_an_error_inside_ends_the_rounding(layer):
-    rows = random_rows(5)
     with pytest.raises(RuntimeError), bf16_products():
-        layer(random_rows(5, width=3))
+        layer(random_rows(70, width=3))
+    rows = random_rows(70)
     assert torch.equal(layer(rows), functional.linear(rows, layer.weight, layer.bias))
