@@ -107,6 +107,8 @@ def measure(scratch: Path, database: Path, names: list[str], rows: int) -> int:
                 "examples_relation": "examples",
                 "cutoffs_relation": "cutoffs",
                 "cache_relation": "churn_score_cache",
+                "unscorable_relation": "churn_unscorable_inputs",
+                "unscorable_rows": "fail",
                 "is_full_refresh": False,
             }
         ),

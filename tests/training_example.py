@@ -31,6 +31,7 @@ TINY_SETTINGS = {
     "evaluate.baselines": "base_rate,recency",
     "ensemble.kinds": "bert",
     "ensemble.members": "bert",
+    "precision.modes": "fp32",
 }
 TINY_FLAGS = [part for key, value in TINY_SETTINGS.items() for part in ("--set", f"{key}={value}")]
 

@@ -81,6 +81,7 @@ def test_scores_are_published_and_asked_for_under_another_project(consumer):
     assert {name: table.rows for name, table in current.tables.items()} == {
         "churn_scores": 5,
         "churn_scores_current": 5,
+        "churn_unscorable": 0,
     }
     query = "from asked join '{}' using (user_id) where abs(risk - churn_probability) > 1e-5"
     path = current.tables["churn_scores_current"].path

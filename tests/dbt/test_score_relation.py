@@ -34,10 +34,12 @@ class CountingRunner:
         self.sizes: list[int] = []
         self.row_ids: list[float] = []
 
-    def run(self, behavior_texts, review_texts, features):
+    def run(self, behavior_texts, review_texts, features, *, with_effects=True, tokens=None):
         self.sizes.append(len(features))
         self.row_ids.extend(features[:, 1])
-        return FakeOutput(features[:, 0].copy(), np.zeros((len(features), len(GROUPS))))
+        return FakeOutput(
+            features[:, 0].copy(), np.zeros((len(features), len(GROUPS) * with_effects))
+        )
 
 
 @pytest.fixture(scope="module")

@@ -68,9 +68,9 @@ def test_a_stack_is_scored_as_it_was_shipped(stack: tuple[Trained, Run, Bundle])
     assert len(ensemble.weights) > 1
     sample = run.read_json("shipped.json")
     rows, snapshot = np.asarray(sample["rows"]), trained.snapshot
-    scorer = Scorer.load(bundle, device="cpu")
+    scorer = Scorer.load(bundle, device="cpu", precision="fp32")
     found = scorer.score_arrays(*snapshot.texts(rows), snapshot.feature_matrix[rows])
-    np.testing.assert_allclose(found.probabilities, sample["probabilities"], atol=1e-9)
+    np.testing.assert_allclose(found.probabilities, sample["probabilities"], atol=1e-6)
     assert len(rows) == 200
     assert np.ptp(found.probabilities) > 0.2
 
@@ -105,7 +105,7 @@ def test_trees_alone_are_judged_packaged_and_scored(tmp_path: Path) -> None:
     assert trained.outcome.metrics["model"] == "gbm"
     assert read_ensemble(bundle.directory).weights == {"gbm": 1.0}
     snapshot = trained.snapshot
-    scorer = Scorer.load(bundle, device="cpu")
+    scorer = Scorer.load(bundle, device="cpu", precision="fp32")
     scored = pa.Table.from_batches(
         list(scorer.score_batches(snapshot.table.slice(0, 30).combine_chunks().to_batches()))
     )

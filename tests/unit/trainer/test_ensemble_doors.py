@@ -83,6 +83,8 @@ def session(champion: Trained, tmp_path: Path) -> Iterator[Any]:
             "examples_relation": "examples",
             "cutoffs_relation": "cutoffs",
             "cache_relation": "churn_score_cache",
+            "unscorable_relation": "churn_unscorable_inputs",
+            "unscorable_rows": "fail",
             "is_full_refresh": False,
         }
         for name, value in {

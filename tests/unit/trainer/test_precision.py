@@ -12,7 +12,15 @@ from training_example import Trained, tiny_config
 
 from churn_udf.bundle_store import Bundle, bundle_directory, open_bundle
 from churn_udf.contracts.bundle import PRECISION_FILE
-from churn_udf.model.precision import BF16, FP32, INT8, Precision, read_precision, usable_mode
+from churn_udf.model.precision import (
+    BF16,
+    FP32,
+    INT8,
+    PRECISIONS,
+    Precision,
+    read_precision,
+    usable_mode,
+)
 from churn_udf.scoring import Scorer
 from trainer.config import PrecisionConfig
 from trainer.errors import ConfigError
@@ -32,7 +40,7 @@ NARROW = dict.fromkeys(WIDE, 0.0)
 
 def run_with(trained: Trained, **precision: Any) -> Run:
     run = open_run(trained.workspace.runs_dir, None)
-    settings = dataclasses.replace(run.config.precision, **precision)
+    settings = dataclasses.replace(run.config.precision, **{"modes": PRECISIONS, **precision})
     return dataclasses.replace(run, config=dataclasses.replace(run.config, precision=settings))
 
 
@@ -103,7 +111,7 @@ def test_no_encoder_no_precision(trained: Trained) -> None:
 
 def test_other_bounds_need_another_packaging(trained: Trained) -> None:
     models_dir = trained.workspace.models_dir
-    run = run_with(trained)
+    run = open_run(trained.workspace.runs_dir, None)
     assert packaged_bundle_id(run, models_dir) == trained.outcome.bundle_id
     assert packaged_bundle_id(run_with(trained, **NARROW), models_dir) is None
 
