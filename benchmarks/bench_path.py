@@ -277,7 +277,7 @@ STAGES = {
     "read": [(ScoreCache, "plan"), (ScoreCache, "read_missing")],
     "tokenise": [(CompactTokenizer, "encode")],
     "model": [(ModelRunner, "run_tokens"), (TabularMember, "run")],
-    "reasons": [(Scorer, "score_batch")],
+    "reasons": [(Scorer, "score_or_list")],
     "write": [(ScoreCache, "insert")],
 }
 
