@@ -16,6 +16,7 @@ SCORING = "int_inputs_scored+"
 NO_TESTS = ["--exclude-resource-type", "test", "unit_test"]
 SETTINGS = {"observation_days": 60, "eligibility_days": 60, "horizon_days": 10}
 MARTS = ("churn_scores", "churn_scores_current")
+OUTCOMES = ("churn_score_outcomes", "churn_calibration_bins", "churn_model_performance")
 EVENTS = [
     {
         "user_id": f"u{number}",
@@ -26,6 +27,7 @@ EVENTS = [
     for number in range(5)
     for day in range(1, 28, 2 + number)
 ]
+SAID = "user_id, cutoff_date, bundle_id, churn_probability, risk_tier, is_flagged, scored_at"
 READ_BOTH_WAYS = """
 import sys, duckdb
 database, parquet = sys.argv[1:]
@@ -95,8 +97,9 @@ def test_files_are_the_marts(scored):
         (name, current.version, str(table.path), table.sha256, table.rows, table.bytes)
         for name, table in sorted(current.tables.items())
     ]
-    assert [row[0] for row in rows] == [*MARTS, "churn_unscorable"]
-    assert published(scored, "churn_unscorable") == []
+    others = {"churn_unscorable", *OUTCOMES}
+    assert {row[0] for row in rows} == {*MARTS, *others}
+    assert all(published(scored, other) == [] for other in others)
 
 
 def test_files_are_read_while_a_run_writes(scored, monkeypatch):
@@ -163,7 +166,7 @@ def test_empty_builds_and_a_lost_champion_publish_nothing(scored, capsys):
     scored.build(select=SCORING, args=NO_TESTS)
     assert "nothing to publish" in capsys.readouterr().out
     assert read_published(publish_dir(scored)) == before
-    assert scored.query("select count(*) from int_scores_published") == [(3,)]
+    assert scored.query("select count(*) from int_scores_published") == [(6,)]
 
 
 def test_a_folder_that_cannot_be_written_fails_the_run_and_says_what_to_do(scored):
@@ -173,3 +176,29 @@ def test_a_folder_that_cannot_be_written_fails_the_run_and_says_what_to_do(score
     assert "warehouse_published" in message
     assert "publish_dir: false" in message
     assert scored.query("select count(*) from churn_scores") == [(5,)]
+
+
+def test_scores_are_judged_and_published_once_their_horizon_has_passed(scored):
+    """Two models scored the same cutoff; a full refresh later forgets the scores."""
+    promote_tiny(scored, seed=1)
+    scored.build(select=SCORING, args=NO_TESTS)
+    said = scored.query(f"select {SAID} from churn_scores order by all")
+    back = [{**EVENTS[0], "event_ts": f"2024-03-{day} 10:00:00"} for day in ("05", "20")]
+    scored.vars["churn__events_path"] = scored.events_parquet([*EVENTS, *back])
+    scored.build(args=NO_TESTS)
+    assert scored.query(f"select {SAID} from churn_score_outcomes order by all") == said
+    assert scored.query(
+        "select distinct user_id = 'u0', is_churned, cast(horizon_end_date as varchar) "
+        "from churn_score_outcomes order by all"
+    ) == [(False, True, "2024-03-08"), (True, False, "2024-03-08")]
+    assert scored.query("select user_count, churned_count from churn_model_performance") == 2 * [
+        (5, 4)
+    ]
+    for mart in OUTCOMES:
+        assert published(scored, mart) == scored.query(f"from {mart} order by all")
+    scored.test(select="assert_matured_scores_have_an_outcome assert_outcomes_agree_with_labels")
+    scored.build(args=["--full-refresh", *NO_TESTS])
+    assert scored.query("select distinct cast(cutoff_date as varchar) from churn_scores") == [
+        ("2024-03-20",)
+    ]
+    assert scored.query(f"select {SAID} from churn_score_outcomes order by all") == said

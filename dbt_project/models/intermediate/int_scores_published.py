@@ -9,4 +9,7 @@ def model(dbt, session):
     dbt.ref("churn_scores")
     dbt.ref("churn_scores_current")
     dbt.ref("churn_unscorable")
+    dbt.ref("churn_score_outcomes")
+    dbt.ref("churn_calibration_bins")
+    dbt.ref("churn_model_performance")
     return publish_model.model(dbt, session)
