@@ -53,3 +53,15 @@ class InputError(ChurnError):
 
 class OutputError(ChurnError):
     """Output of ``churn-score`` that cannot be written."""
+
+
+class StorageError(ChurnError):
+    """The place where models lie cannot be read or written."""
+
+
+class StageError(ChurnError):
+    """A model cannot be moved to the stage asked for."""
+
+
+class ChampionChangedError(StageError):
+    """Somebody promoted another model while this move was being decided."""

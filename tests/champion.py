@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 from factories import tiny_bundle
@@ -10,6 +12,7 @@ from factories import tiny_bundle
 from churn_udf.bundle_store import Bundle, set_champion
 from churn_udf.contracts.bundle import FeatureSpec
 from churn_udf.contracts.settings import ModelSettings
+from churn_udf.registry_entries import REGISTRY_DIR
 
 
 def promote_tiny(project: Any, seed: int = 0) -> Bundle:
@@ -27,3 +30,13 @@ def promote_tiny(project: Any, seed: int = 0) -> Bundle:
     bundle = tiny_bundle(project.models_dir, features, settings, seed=seed)
     set_champion(project.models_dir, bundle.bundle_id, reason="test")
     return bundle
+
+
+def forget_champion(models_dir: Path) -> None:
+    """Take the registry away: the bundles stay, as candidates."""
+    shutil.rmtree(models_dir / REGISTRY_DIR)
+
+
+def newest_entry(models_dir: Path) -> Path:
+    """Return the file of the newest move in a registry."""
+    return max((models_dir / REGISTRY_DIR).glob("*.json"))

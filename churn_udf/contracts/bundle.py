@@ -101,7 +101,7 @@ class BundleManifest:
         return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, *, path: Path) -> BundleManifest:
+    def from_json(cls, text: str, *, path: Path | str) -> BundleManifest:
         """Parse ``manifest.json`` and check that its id fits its content.
 
         Args:

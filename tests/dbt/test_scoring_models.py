@@ -8,10 +8,11 @@ import sys
 
 import pytest
 import yaml
+from champion import forget_champion, newest_entry
 from factories import model_settings, tiny_bundle
 
 from churn_udf.bundle_store import open_bundle, set_champion
-from churn_udf.contracts.bundle import CHAMPION_FILE, FeatureSpec
+from churn_udf.contracts.bundle import FeatureSpec
 from churn_udf.contracts.scores import input_schema
 from churn_udf.scoring import Scorer
 from churn_udf.warehouse.champion_scorers import forget_scorers
@@ -262,7 +263,7 @@ def test_an_empty_build_keeps_the_scores(scored):
 
 def test_a_champion_taken_away_leaves_the_scores(scored):
     before = all_scores(scored)
-    (scored.models_dir / CHAMPION_FILE).unlink()
+    forget_champion(scored.models_dir)
     scored.build(select=SCORING, args=NO_TESTS)
     assert all_scores(scored) == before
     assert scored.query("select count(*) from churn_scores_current") == [(0,)]
@@ -277,8 +278,8 @@ def spoil_bundle(project):
     shutil.rmtree(project.bundle.directory)
 
 
-def spoil_pointer(project):
-    (project.models_dir / CHAMPION_FILE).write_text("{}")
+def spoil_registry(project):
+    newest_entry(project.models_dir).write_text("{}")
 
 
 def other_horizon(project):
@@ -297,7 +298,7 @@ def other_features(project):
     [
         (spoil_manifest, "sha256", "churn-train run"),
         (spoil_bundle, "no bundle at", "churn-train run"),
-        (spoil_pointer, "not a champion pointer", "churn-train promote"),
+        (spoil_registry, "not an entry of the registry", "churn-train models"),
         (other_horizon, "horizon_days: bundle 20, warehouse 10", "churn-train run"),
         (other_features, "only in the warehouse", "churn-train run"),
     ],

@@ -10,10 +10,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from champion import forget_champion
 from factories import GROUPS, input_batch, tiny_bundle
 
 from churn_udf.bundle_store import set_champion
-from churn_udf.contracts.bundle import CHAMPION_FILE
 from churn_udf.errors import ScoringError, SettingsError
 from churn_udf.scoring import Scorer
 from churn_udf.warehouse.champion_scorers import champion_scorer, forget_scorers
@@ -216,7 +216,7 @@ def test_a_promotion_takes_effect_at_the_next_call(live, tmp_path):
         )  # fmt: skip
         expected = Scorer.load(bundle, device="cpu").score_batch(row).column("churn_probability")
         assert score_once(live) == pytest.approx(expected[0].as_py(), abs=1e-6)
-    (tmp_path / CHAMPION_FILE).unlink()
+    forget_champion(tmp_path)
     with pytest.raises(duckdb.Error, match="no champion"):
         score_once(live)
 

@@ -1,8 +1,6 @@
 """The models directory: verified bundles, atomic writes, the champion pointer."""
 
-import itertools
 import json
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -21,7 +19,7 @@ from churn_udf.bundle_store import (
     set_champion,
     write_bundle,
 )
-from churn_udf.contracts.bundle import CHAMPION_FILE, MANIFEST_FILE, PROMOTIONS_FILE, FeatureSpec
+from churn_udf.contracts.bundle import MANIFEST_FILE, FeatureSpec
 from churn_udf.errors import (
     BundleIntegrityError,
     BundleMismatchError,
@@ -291,50 +289,6 @@ def test_promoting_a_damaged_bundle_leaves_the_pointer(tmp_path):
     with pytest.raises(BundleIntegrityError):
         set_champion(tmp_path, damaged.bundle_id, reason="wrong")
     assert read_champion(tmp_path) == champion
-
-
-@pytest.mark.parametrize(
-    "text", ["", "{}", "[1]", '{"bundle_id": "../x", "promoted_at": ""}', '{"bundle_id": 3}']
-)
-def test_a_damaged_pointer_is_an_error_that_promoting_repairs(tmp_path, text):
-    bundle_id = tiny_bundle(tmp_path, FEATURES).bundle_id
-    (tmp_path / CHAMPION_FILE).write_text(text)
-    with pytest.raises(BundleIntegrityError, match="churn-train promote"):
-        read_champion(tmp_path)
-    set_champion(tmp_path, bundle_id, reason="repair")
-    assert open_champion(tmp_path).bundle_id == bundle_id
-
-
-def test_a_log_cut_short_by_a_crash_goes_on_and_misses_nothing(tmp_path):
-    first = tiny_bundle(tmp_path, FEATURES, seed=1).bundle_id
-    second = tiny_bundle(tmp_path, FEATURES, seed=2).bundle_id
-    set_champion(tmp_path, first, reason="first")
-    log = tmp_path / PROMOTIONS_FILE
-    log.write_text(log.read_text()[:20])
-    set_champion(tmp_path, second, reason="second")
-    assert [p.bundle_id for p in read_promotions(tmp_path)] == [first, second]
-
-
-def promote_many(models_dir: Path, bundle_ids: list[str]) -> None:
-    for number in range(20):
-        set_champion(models_dir, bundle_ids[number % 2], reason=f"{os.getpid()}-{number}")
-
-
-def test_promotions_at_once_leave_a_whole_log_and_pointer(tmp_path):
-    ids = [tiny_bundle(tmp_path, FEATURES, seed=seed).bundle_id for seed in (1, 2)]
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=promote_many, args=(tmp_path, ids)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    lines = (tmp_path / PROMOTIONS_FILE).read_text().splitlines()
-    promotions = read_promotions(tmp_path)
-    assert len(promotions) == len(lines)
-    assert promotions[-1] == read_champion(tmp_path)
-    for earlier, later in itertools.pairwise(promotions):
-        assert later.previous_bundle_id == earlier.bundle_id != later.bundle_id
 
 
 def test_errors_are_expected_failures():

@@ -9,7 +9,6 @@ import pytest
 from factories import input_batch, model_settings, tiny_bundle
 
 from churn_udf.bundle_store import set_champion
-from churn_udf.contracts.bundle import CHAMPION_FILE
 from churn_udf.errors import ScoringError
 from churn_udf.scoring import Scorer
 from churn_udf.warehouse import CONTEXT_VARIABLE, DEVICE_VARIABLE, MODELS_DIR_VARIABLE, dbt_model
@@ -204,7 +203,6 @@ def test_no_champion_means_an_empty_list(session, warned, models_dir, tmp_path):
     model(None, session).read_all()
     assert noted(session)
     session.execute(f"set variable {MODELS_DIR_VARIABLE} = '{tmp_path}'")
-    assert not (tmp_path / CHAMPION_FILE).exists()
     assert model(None, session).read_all().num_rows == 0
     assert unscorable_model(None, session).read_all().num_rows == 0
     assert len(warned) == 1
