@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from champion import promote_tiny
+from champion import forget_champion, promote_tiny
 
 from churn_udf.publishing import read_published
 from churn_udf.warehouse.champion_scorers import forget_scorers
@@ -162,7 +162,7 @@ def test_empty_builds_and_a_lost_champion_publish_nothing(scored, capsys):
     before = read_published(publish_dir(scored))
     scored.build(select=SCORING, args=["--empty", *NO_TESTS])
     assert read_published(publish_dir(scored)) == before
-    (scored.models_dir / "champion.json").unlink()
+    forget_champion(scored.models_dir)
     scored.build(select=SCORING, args=NO_TESTS)
     assert "nothing to publish" in capsys.readouterr().out
     assert read_published(publish_dir(scored)) == before

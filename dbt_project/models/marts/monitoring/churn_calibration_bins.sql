@@ -1,6 +1,7 @@
 {#
-    The bins of the trainer's expected_calibration_error: ten of equal mass, cut from the
-    highest probability down; users of equal probability share the bin of their middle.
+    The bins of the trainer's expected_calibration_error: ten of equal mass, cut from
+    the highest probability down; users of equal probability share the bin of their
+    middle.
 #}
 {%- set num_bins = 10 -%}
 

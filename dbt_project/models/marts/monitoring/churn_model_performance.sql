@@ -1,6 +1,7 @@
 {#
-    Definitions are those of trainer.evaluate.metrics, and scikit-learn's where it has one.
-    Sums of doubles are exact, so that a build which changes nothing changes no digit.
+    Definitions are those of trainer.evaluate.metrics, and scikit-learn's where it has
+    one. Sums of doubles are exact, so that a build which changes nothing changes no
+    digit.
 #}
 {# scikit-learn clips log loss at the machine epsilon of a double #}
 {%- set clipped = 'least(greatest(churn_probability, 2.220446049250313e-16), '

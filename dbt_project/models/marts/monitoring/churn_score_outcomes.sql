@@ -172,7 +172,10 @@ outcomes as (
                 or is_flagged <> recorded_is_flagged
                 or scored_at <> recorded_scored_at
                 or known_is_out_of_time <> recorded_is_out_of_time
-                or (known_is_out_of_time is not null and recorded_is_out_of_time is null)
+                or (
+                    known_is_out_of_time is not null
+                    and recorded_is_out_of_time is null
+                )
             )
         )
     {%- endif %}
