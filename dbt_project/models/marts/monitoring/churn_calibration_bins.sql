@@ -36,6 +36,7 @@ bins as (
     select
         bundle_id,
         bin_number,
+        cutoff_date,
         min(churn_probability) as bin_low,
         max(churn_probability) as bin_high,
         cast(sum(user_count) as {{ dbt.type_bigint() }}) as user_count,
@@ -44,13 +45,28 @@ bins as (
             'sum(user_count)'
         ) }} as mean_probability,
         {{ churn_scoring.quotient('sum(churned_count)', 'sum(user_count)') }}
-            as observed_rate,
-        cutoff_date
+            as observed_rate
 
     from binned
 
-    group by bundle_id, cutoff_date, bin_number
+    group by 1, 2, 3
+
+),
+
+reordered as (
+
+    select
+        bundle_id,
+        bin_number,
+        bin_low,
+        bin_high,
+        user_count,
+        mean_probability,
+        observed_rate,
+        cutoff_date
+
+    from bins
 
 )
 
-select * from bins
+select * from reordered
