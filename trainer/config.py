@@ -148,7 +148,11 @@ class ThresholdConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class GateConfig:
-    """The least that a model must show on the test split to be promoted by ``run``."""
+    """What a candidate must show to become the champion; see ``docs/decisions/adr-0014-gate.md``.
+
+    Every bound is compared with the kind end of an interval: a small test cannot tell small
+    differences, so only what is shown to be worse is refused.
+    """
 
     min_auroc: float = 0.55
     """Lowest allowed upper end of the AUROC interval: below it the model ranks like chance."""
@@ -157,6 +161,20 @@ class GateConfig:
     interval."""
     max_brier_excess: float = 0.02
     """Brier score that the model may lie above the base rate for everyone, likewise."""
+    max_baseline_deficit: float = 0.02
+    """AUROC that the model may lie below any other baseline, likewise."""
+    max_baseline_log_loss_excess: float = 0.02
+    """Log loss that the model may lie above any baseline, likewise."""
+    max_champion_deficit: float = 0.02
+    """AUROC that the model may lie below the champion, likewise."""
+    max_champion_log_loss_excess: float = 0.02
+    """Log loss that the model may lie above the champion, likewise."""
+    max_calibration_gap: float = 0.1
+    """By how much the mean probability may miss the churn rate, likewise."""
+    max_calibration_error: float = 0.1
+    """Expected calibration error beyond what chance gives a calibrated model on as many rows."""
+    max_claim_deficit: float = 0.05
+    """AUROC that the shipped bundle may lie below what its ``metrics.json`` says, likewise."""
     min_slice_auroc: float | None = 0.5
     """Lowest allowed upper end of any segment's AUROC interval; null asks for nothing."""
     max_slice_calibration_gap: float | None = 0.1
@@ -165,6 +183,27 @@ class GateConfig:
     max_slice_auroc_deficit: float | None = None
     """AUROC that a segment may lie below everybody, likewise. Off: inside a segment made of what
     predicts churn, any model ranks less well, which is no fault."""
+    min_class_rows: int = 10
+    """Churners, and stayers, that the newest matured cutoff needs to judge by."""
+    max_label_changes: float = 0.02
+    """Share of the snapshot's newest labels that the warehouse may tell otherwise by now."""
+    max_snapshot_age_days: int = 35
+    """Days by which the warehouse's newest matured cutoff may be newer than the snapshot's."""
+    max_rows: int = 20_000
+    """Users of the newest matured cutoff to score, drawn by hash; both models get the same."""
+    parity_rows: int = 500
+    """Rows to score in the warehouse and offline."""
+    unchecked: str = "refuse"
+    """What a check counts as that cannot be made, for want of a warehouse, snapshot or cutoff:
+    ``refuse`` or ``allow``."""
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        for name in ("min_class_rows", "max_rows", "parity_rows"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"gate.{name} is {getattr(self, name)}; allowed: 1 or more")
+        if self.unchecked not in ("refuse", "allow"):
+            raise ConfigError(f"gate.unchecked is {self.unchecked!r}; allowed: refuse, allow")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

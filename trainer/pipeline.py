@@ -11,6 +11,7 @@ from typing import Any
 
 from churn_udf.bundle_store import Bundle, read_promotions
 from churn_udf.contracts.bundle import METRICS_FILE, MODEL_CARD_FILE
+from churn_udf.registry import CHAMPION, move
 from trainer.config import TrainConfig, to_mapping
 from trainer.data.export import export_snapshot
 from trainer.data.snapshot import Snapshot
@@ -21,9 +22,9 @@ from trainer.fairness import check_segments
 from trainer.fit.refit import clear_fits, fit_all
 from trainer.judging import evaluate_run, is_evaluated
 from trainer.progress import Progress
-from trainer.release.gate import check_gate
+from trainer.release.gate import GateVerdict, Places, judge_candidate
 from trainer.release.package import package_run, packaged_bundle_id
-from trainer.release.registry import champion_id, promote
+from trainer.release.registry import champion_id
 from trainer.runs import (
     FIT_FILE,
     HISTORY_FILE,
@@ -65,6 +66,8 @@ class RunOutcome:
     report: Path
     gate_error: QualityGateError | None = None
     """Why the model was packaged but not promoted, when the gate refused it."""
+    verdict: GateVerdict | None = None
+    """What the gate found; None where it was not asked."""
 
 
 def track(
@@ -186,7 +189,14 @@ def run_all(
     snapshot = export_snapshot(
         warehouse, workspace.snapshots_dir, config=config.snapshot, progress=workspace.progress
     )
-    return train_snapshot(snapshot, config, workspace, force=force, should_promote=should_promote)
+    return train_snapshot(
+        snapshot,
+        config,
+        workspace,
+        force=force,
+        should_promote=should_promote,
+        warehouse=warehouse,
+    )
 
 
 def train_snapshot(
@@ -196,8 +206,12 @@ def train_snapshot(
     *,
     force: bool = False,
     should_promote: bool = True,
+    warehouse: Warehouse | None = None,
 ) -> RunOutcome:
-    """Do everything of ``run_all`` that comes after the snapshot."""
+    """Do everything of ``run_all`` that comes after the snapshot.
+
+    Without a warehouse, ``gate.unchecked`` decides what the gate's checks of it count as.
+    """
     splits = splits_of(snapshot, config)  # what is refused is refused before a run is begun
     check_segments(config, snapshot, splits)
     config.evaluate.rfm.positions(snapshot.feature_names)
@@ -230,14 +244,14 @@ def train_snapshot(
         bundle_id = bundle.bundle_id
     assert bundle_id is not None
     metrics = run.read_json(METRICS_FILE)
-    gate_error = None
+    verdict = None
     if should_promote and was_skipped and _was_replaced(workspace.models_dir, bundle_id):
         workspace.progress.note(
             f"bundle {bundle_id} was the champion before and somebody chose another one since: "
             "left as it is; `churn-train promote` brings it back"
         )
     elif should_promote:
-        gate_error = _promote_if_good(metrics, config, workspace.models_dir, bundle_id)
+        verdict = _promote_if_good(config, workspace, warehouse, bundle_id)
     return RunOutcome(
         run_id=run.run_id,
         snapshot_id=snapshot.snapshot_id,
@@ -246,7 +260,8 @@ def train_snapshot(
         was_skipped=was_skipped,
         metrics=metrics,
         report=run.path / REPORT_FILE,
-        gate_error=gate_error,
+        gate_error=verdict.error() if verdict else None,
+        verdict=verdict,
     )
 
 
@@ -256,15 +271,27 @@ def splits_of(snapshot: Snapshot, config: TrainConfig) -> Splits:
 
 
 def _promote_if_good(
-    metrics: dict[str, Any], config: TrainConfig, models_dir: Path, bundle_id: str
-) -> QualityGateError | None:
-    """Promote a model that passes the gate; return why not otherwise."""
-    try:
-        check_gate(metrics, config.gate)
-    except QualityGateError as error:
-        return error
-    promote(models_dir, bundle_id, reason=GATE_REASON, dry_run=False)
-    return None
+    config: TrainConfig, workspace: Workspace, warehouse: Warehouse | None, bundle_id: str
+) -> GateVerdict | None:
+    """Promote a model that passes the gate; None where it is the champion already."""
+    if champion_id(workspace.models_dir) == bundle_id:
+        return None
+    places = Places(
+        warehouse=warehouse, runs_dir=workspace.runs_dir, snapshots_dir=workspace.snapshots_dir
+    )
+    verdict = judge_candidate(
+        workspace.models_dir, bundle_id, config, places, progress=workspace.progress
+    )
+    if verdict.is_passed:
+        move(
+            workspace.models_dir,
+            bundle_id,
+            CHAMPION,
+            reason=GATE_REASON,
+            checks=verdict.to_dicts(),
+            expected_champion=verdict.expected_champion,
+        )
+    return verdict
 
 
 def _was_replaced(models_dir: Path, bundle_id: str) -> bool:

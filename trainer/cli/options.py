@@ -149,6 +149,14 @@ def make_warehouse(options: dict[str, Any]) -> Warehouse:
     )
 
 
+def named_warehouse(options: dict[str, Any]) -> Warehouse | None:
+    """Return the warehouse of the dbt options; None where no option and no folder names one."""
+    names = ("project_dir", "profiles_dir", "target", "dbt_vars")
+    is_named = any(options[name] is not None for name in names)
+    is_here = "DBT_PROJECT_DIR" in os.environ or Path("dbt_project.yml").is_file()
+    return make_warehouse(options) if is_named or is_here else None
+
+
 def make_config(options: dict[str, Any]) -> TrainConfig:
     """Return the settings that file, environment and flags resolve to."""
     from trainer.config import load_config

@@ -35,8 +35,8 @@ def command(force: bool, should_promote: bool, dry_run: bool, **options: Any) ->
     """Snapshot, fit, evaluate, package and promote: everything between two dbt builds.
 
     Nothing is done twice: with the same rows, settings and code the earlier model stands. A run
-    that was killed goes on where it stopped. Exit code 3: the model was packaged, but is no
-    better than simple rules and was not promoted.
+    that was killed goes on where it stopped. Exit code 3: the model was packaged, but a check of
+    the gate refused it and the champion stays.
     """
     config = shared.make_config(options)
     from trainer.pipeline import run_all
@@ -54,6 +54,7 @@ def command(force: bool, should_promote: bool, dry_run: bool, **options: Any) ->
         "is_champion": outcome.is_champion,
         "was_skipped": outcome.was_skipped,
         "gate": str(outcome.gate_error) if outcome.gate_error else None,
+        "gate_checks": outcome.verdict.to_dicts() if outcome.verdict else [],
         "report": str(outcome.report),
         "metrics": outcome.metrics,
     }
@@ -65,7 +66,9 @@ def command(force: bool, should_promote: bool, dry_run: bool, **options: Any) ->
 def _summary(outcome: RunOutcome) -> str:
     """Return the result for people."""
     from trainer.cli.tables import metric_table, split_table, verdict
+    from trainer.release.gate import gate_table
 
+    gate = ["", gate_table(outcome.verdict.checks), ""] if outcome.verdict else []
     role = "champion" if outcome.is_champion else "not promoted"
     state = "unchanged" if outcome.was_skipped else "trained"
     return "\n".join(
@@ -75,6 +78,7 @@ def _summary(outcome: RunOutcome) -> str:
             metric_table(outcome.metrics),
             "",
             verdict(outcome.metrics),
+            *gate,
             f"snapshot {outcome.snapshot_id}, run {outcome.run_id} ({state}), "
             f"bundle {outcome.bundle_id} ({role})",
             f"report: {outcome.report}",

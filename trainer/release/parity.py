@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from churn_udf.bundle_store import open_champion
+from churn_udf.bundle_store import Bundle, open_champion
 from churn_udf.model.precision import FP32, Precision, read_precision
 from churn_udf.scoring import Scorer
+from churn_udf.warehouse.udf import make_churn_score
 from trainer.data.warehouse import ChurnContext, Warehouse
 from trainer.errors import ParityError
 
 MAX_DIFFERENCE = 1e-5
 DEFAULT_ROWS = 2_000
+CANDIDATE_FUNCTION = "churn_score_candidate"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,74 @@ def compare_with_warehouse(
             "Check that dbt and churn-train use the same models folder, then run `dbt build`"
         )
     return report
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CandidateParity:
+    """How far the warehouse's scores of a bundle lie from offline ones."""
+
+    num_rows: int
+    difference: float
+    """Largest absolute difference of a probability."""
+    allowed: float
+
+
+def compare_candidate(
+    warehouse: Warehouse, bundle: Bundle, *, max_rows: int = DEFAULT_ROWS, device: str = "auto"
+) -> CandidateParity:
+    """Score newest rows of ``churn_examples`` with any bundle, inside DuckDB and offline.
+
+    The bundle need not be the champion: its SQL function has a name of its own.
+
+    Args:
+        warehouse: Where the rows are.
+        bundle: A verified bundle that fits the warehouse.
+        max_rows: Rows to compare, spread over the newest cutoff by hash.
+        device: Where both models run.
+
+    Raises:
+        ParityError: There is no row.
+        WarehouseError: The rows cannot be read or scored.
+        ScoringError: They cannot be scored offline.
+    """
+    context = warehouse.context
+    examples = context.relation("churn_examples")
+    names = [f'"{feature.name}"' for feature in context.features]
+    query = f"""
+        with sampled as (
+            select input_hash, behavior_text, review_text_recent, {", ".join(names)}
+            from {examples}
+            where cutoff_date = (select max(cutoff_date) from {examples})
+            order by md5(user_id)
+            limit {int(max_rows)}
+        )
+        select *, {CANDIDATE_FUNCTION}(
+            behavior_text, review_text_recent, [{", ".join(names)}]
+        ) as function_probability
+        from sampled
+    """
+    inside = Scorer.load(bundle, device=device)
+    with warehouse.cursor() as cursor:
+        cursor.create_function(
+            CANDIDATE_FUNCTION,
+            make_churn_score(lambda: inside),
+            ["VARCHAR", "VARCHAR", "DOUBLE[]"],
+            "DOUBLE",
+            type="arrow",
+            null_handling="special",
+        )
+        try:
+            table = warehouse.stream(cursor, query).read_all()
+        finally:
+            cursor.remove_function(CANDIDATE_FUNCTION)
+    if not table.num_rows:
+        raise ParityError("churn_examples has no row; run `dbt build`")
+    offline = _score_offline(Scorer.load(bundle, device=device), table)
+    return CandidateParity(
+        num_rows=table.num_rows,
+        difference=_difference(offline, table.column("function_probability")),
+        allowed=allowed_difference(read_precision(bundle.directory)),
+    )
 
 
 def allowed_difference(precision: Precision) -> float:
