@@ -40,10 +40,11 @@ def test_fit_evaluate_package_promote_one_by_one(
     assert "model.safetensors" in packaged["files"]
     assert read_champion(Path("models")).bundle_id == trained.outcome.bundle_id  # type: ignore[union-attr]
 
-    planned = parse(invoke("promote", packaged["bundle_id"], "--dry-run", "--json"))
+    flags = ["--set", "gate.unchecked=allow", "--json"]
+    planned = parse(invoke("promote", packaged["bundle_id"], "--dry-run", *flags))
     assert planned["dry_run"]
     assert read_champion(Path("models")).bundle_id == trained.outcome.bundle_id  # type: ignore[union-attr]
-    promoted = parse(invoke("promote", packaged["bundle_id"], "--reason", "better", "--json"))
+    promoted = parse(invoke("promote", packaged["bundle_id"], "--reason", "better", *flags))
     assert promoted["previous_bundle_id"] == trained.outcome.bundle_id
 
     listed = parse(invoke("models", "--json"))["models"]

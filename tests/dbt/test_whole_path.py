@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from gate_example import copy_of_bundle
 from shop_example import NAMES, SHOP_VARS, SMALL_TRAINING, shop_events
 
 from churn_udf.cli import main
+from churn_udf.registry import read_registry
 
 SCORES = "select *, rowid from churn_scores order by user_id"
 
@@ -94,6 +96,33 @@ def test_python_model_sql_function_and_offline_scores_agree(scored):
     differences = [value for name, value in _numbers(doors) if "difference" in name]
     assert len(differences) >= 2
     assert max(differences) <= 1e-5
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_the_gate_has_checked_everything_and_its_checks_are_logged(scored):
+    project, outcome = scored
+    checks = {check["name"]: check for check in outcome["gate_checks"]}
+    assert all(check["is_passed"] and check["is_checked"] for check in checks.values())
+    assert checks["parity"]["value"] <= 1e-5
+    assert checks["snapshot_label_changes"]["value"] == 0
+    assert checks["snapshot_age"]["value"] == 0
+    (entry,) = read_registry(project.models_dir).transitions
+    assert list(entry.checks) == outcome["gate_checks"]
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_copy_that_ranks_backwards_is_refused(scored):
+    project, outcome = scored
+    bad = copy_of_bundle(project.models_dir, outcome["bundle_id"])
+    folders = ["--runs-dir", "runs", "--snapshots-dir", "snapshots"]
+    refused = churn_train(project, "promote", bad, "--json", *folders)
+    assert refused.returncode == 3, refused.stderr[-3000:]
+    failed = {one["name"] for one in json.loads(refused.stdout)["checks"] if not one["is_passed"]}
+    assert failed >= {"shipped_auroc", "shipped_claim", "champion_auroc"}
+    assert not failed & {"parity", "test_auroc", "snapshot_files", "snapshot_settings"}
+    assert read_registry(project.models_dir).champion_id == outcome["bundle_id"]
 
 
 @pytest.mark.integration

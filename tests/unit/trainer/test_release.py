@@ -1,150 +1,20 @@
-"""Gate, package, registry and offline parity of a trained run."""
+"""Package, registry and offline parity of a trained run."""
 
 from __future__ import annotations
 
 import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from training_example import Trained
 
 from churn_udf.bundle_store import open_bundle, open_champion, read_champion, read_promotions
 from churn_udf.errors import BundleIntegrityError
-from trainer.config import GateConfig
-from trainer.errors import ParityError, QualityGateError, RegistryError, RunError
+from trainer.errors import ParityError, RegistryError, RunError
 from trainer.pipeline import package_step
-from trainer.release.gate import check_gate
 from trainer.release.registry import find_bundle_id, list_models, promote
 from trainer.runs import open_run
-
-
-def metrics(
-    *,
-    auroc: float = 0.8,
-    high: float = 0.85,
-    recency: float = 0.7,
-    brier: float = 0.15,
-    kindness: float = 0.0,
-) -> dict[str, Any]:
-    def table(value: float, upper: float, score: float) -> dict[str, Any]:
-        return {
-            "auroc": {"value": value, "low": value - 0.05, "high": upper},
-            "brier_score": {"value": score, "low": score, "high": score},
-        }
-
-    return {
-        "model": "bert",
-        "test": {
-            "bert": table(auroc, high, brier),
-            "recency": table(recency, recency, 0.2),
-            "base_rate": table(0.5, 0.5, 0.2),
-        },
-        "differences": {
-            "recency": {"auroc": {"high": auroc - recency + kindness}},
-            "base_rate": {"brier_score": {"high": 0.2 - brier + kindness}},
-        },
-    }
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        pytest.param({}, None, id="good"),
-        pytest.param({"high": 0.55}, None, id="chance-at-bound"),
-        pytest.param({"high": 0.549}, "at best 0.549", id="chance-below"),
-        pytest.param({"recency": 0.82}, None, id="recency-at-bound"),
-        pytest.param({"recency": 0.821}, "of the recency rule", id="recency-better"),
-        pytest.param({"recency": 0.86, "kindness": 0.05}, None, id="recency-better-or-noise"),
-        pytest.param({"brier": 0.22}, None, id="constant-at-bound"),
-        pytest.param({"brier": 0.221}, "base rate for everyone", id="constant-better"),
-    ],
-)
-def test_gate_bounds(changes: dict[str, float], message: str | None) -> None:
-    found = metrics(**changes)
-    if message is None:
-        assert (
-            check_gate(
-                found, GateConfig(max_recency_deficit=0.02 + 1e-9, max_brier_excess=0.02 + 1e-9)
-            )["auroc"]
-            == 0.8
-        )
-        return
-    with pytest.raises(QualityGateError, match=message) as caught:
-        check_gate(found, GateConfig(max_recency_deficit=0.02 + 1e-9, max_brier_excess=0.02 + 1e-9))
-    assert caught.value.facts["auroc"] == 0.8
-    assert "churn-train promote" in str(caught.value)
-
-
-def test_gate_asks_only_for_baselines_that_were_fitted() -> None:
-    found = metrics(recency=0.99, brier=0.9)
-    del found["test"]["recency"], found["test"]["base_rate"]
-    check_gate(found, GateConfig())
-
-
-def test_undefined_metric_breaks_no_bound() -> None:
-    found = metrics()
-    found["test"]["recency"]["auroc"]["value"] = None
-    found["differences"]["recency"]["auroc"]["high"] = None
-    check_gate(found, GateConfig())
-
-
-def segment(name: str, **intervals: tuple[float, float, float]) -> dict[str, Any]:
-    """A measured segment; metrics that are not given are fine."""
-    fine = {
-        "auroc": (0.8, 0.7, 0.9),
-        "auroc_against_all": (0.0, -0.1, 0.1),
-        "calibration_gap_against_all": (0.0, -0.1, 0.1),
-    }
-    named = {
-        metric: dict(zip(("value", "low", "high"), numbers, strict=True))
-        for metric, numbers in {**fine, **intervals}.items()
-    }
-    return {"segment": name, "users": 500, "too_small": None, "metrics": named}
-
-
-def with_segments(*segments: dict[str, Any]) -> dict[str, Any]:
-    small = {"segment": "few", "users": 5, "too_small": "5 users, 100 needed"}
-    division = {"source": "feature x", "segments": [segment("fine"), *segments, small]}
-    return {**metrics(), "slices": {"by": {"tenure": division}}}
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        pytest.param({}, None, id="good"),
-        pytest.param({"auroc": (0.4, 0.3, 0.5)}, None, id="slice-auroc-at-bound"),
-        pytest.param({"auroc": (0.4, 0.3, 0.499)}, r"AUROC 0\.499 .* at least 0\.500", id="auroc"),
-        pytest.param({"calibration_gap_against_all": (0.2, 0.1, 0.3)}, None, id="gap-at-bound"),
-        pytest.param({"calibration_gap_against_all": (-0.2, -0.3, -0.1)}, None, id="gap-below"),
-        pytest.param(
-            {"calibration_gap_against_all": (0.2, 0.11, 0.3)}, r"by 0\.110 .* 0\.100", id="gap-high"
-        ),
-        pytest.param(
-            {"calibration_gap_against_all": (-0.2, -0.3, -0.12)}, r"by 0\.120", id="gap-low"
-        ),
-        pytest.param({"auroc_against_all": (-0.6, -0.7, -0.5)}, None, id="deficit-off"),
-        pytest.param({"auroc": (None, None, None)}, None, id="undefined"),
-    ],
-)
-def test_gate_refuses_on_the_worst_segment(bad: dict[str, Any], message: str | None) -> None:
-    found = with_segments(segment("bad", **bad))
-    if message is None:
-        check_gate(found, GateConfig())
-        return
-    with pytest.raises(
-        QualityGateError, match=rf"segment 'bad' of tenure \(500 users\).*{message}"
-    ):
-        check_gate(found, GateConfig())
-    check_gate(found, GateConfig(min_slice_auroc=None, max_slice_calibration_gap=None))
-
-
-def test_gate_on_the_distance_from_everybody_can_be_turned_on() -> None:
-    found = with_segments(segment("bad", auroc_against_all=(-0.3, -0.4, -0.21)))
-    check_gate(found, GateConfig(max_slice_auroc_deficit=0.22))
-    with pytest.raises(QualityGateError, match=r"AUROC below everybody's, by 0\.210"):
-        check_gate(found, GateConfig(max_slice_auroc_deficit=0.2))
 
 
 def test_bundle_carries_real_facts(trained: Trained) -> None:
