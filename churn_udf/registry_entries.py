@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import getpass
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -29,6 +31,8 @@ ACTIONS = (ACTION_MOVE, ACTION_ROLLBACK, ACTION_PRUNE)
 ENTRY_VERSION = 1
 REGISTRY_DIR = "registry"
 EARLIER_ACTOR = "an earlier release"
+ACTOR_VARIABLE = "CHURN_ACTOR"
+"""Who moves models, for the log; the operating system's user if unset."""
 
 _ENTRY_NAME = re.compile(r"(\d{8})\.json")
 _BUNDLE_ID = re.compile(rf"[0-9a-f]{{{BUNDLE_ID_LENGTH}}}")
@@ -91,6 +95,17 @@ class Transition:
         if not _BUNDLE_ID.fullmatch(entry.bundle_id):
             raise ValueError(f"bundle_id {entry.bundle_id!r}")
         return entry
+
+
+def actor() -> str:
+    """Return who moves models: the variable ``CHURN_ACTOR``, else the system's user."""
+    named = os.environ.get(ACTOR_VARIABLE, "").strip()
+    if named:
+        return named
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
 
 
 def create_entry(models_dir: ModelsDir, entry: Transition) -> bool:

@@ -9,8 +9,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from churn_udf.bundle_store import Bundle, read_promotions
+from churn_udf.bundles import Bundle
 from churn_udf.contracts.bundle import METRICS_FILE, MODEL_CARD_FILE
+from churn_udf.models_location import ModelsDir
+from churn_udf.registry import CHAMPION, read_registry
 from trainer.config import TrainConfig, to_mapping
 from trainer.data.export import export_snapshot
 from trainer.data.snapshot import Snapshot
@@ -23,7 +25,7 @@ from trainer.judging import evaluate_run, is_evaluated
 from trainer.progress import Progress
 from trainer.release.gate import check_gate
 from trainer.release.package import package_run, packaged_bundle_id
-from trainer.release.registry import champion_id, promote
+from trainer.release.promotion import promote_candidate
 from trainer.runs import (
     FIT_FILE,
     HISTORY_FILE,
@@ -47,7 +49,7 @@ class Workspace:
 
     snapshots_dir: Path
     runs_dir: Path
-    models_dir: Path
+    models_dir: ModelsDir
     progress: Progress
 
 
@@ -242,7 +244,7 @@ def train_snapshot(
         run_id=run.run_id,
         snapshot_id=snapshot.snapshot_id,
         bundle_id=bundle_id,
-        is_champion=champion_id(workspace.models_dir) == bundle_id,
+        is_champion=read_registry(workspace.models_dir).champion_id == bundle_id,
         was_skipped=was_skipped,
         metrics=metrics,
         report=run.path / REPORT_FILE,
@@ -256,18 +258,19 @@ def splits_of(snapshot: Snapshot, config: TrainConfig) -> Splits:
 
 
 def _promote_if_good(
-    metrics: dict[str, Any], config: TrainConfig, models_dir: Path, bundle_id: str
+    metrics: dict[str, Any], config: TrainConfig, models_dir: ModelsDir, bundle_id: str
 ) -> QualityGateError | None:
     """Promote a model that passes the gate; return why not otherwise."""
     try:
         check_gate(metrics, config.gate)
     except QualityGateError as error:
         return error
-    promote(models_dir, bundle_id, reason=GATE_REASON, dry_run=False)
+    promote_candidate(models_dir, bundle_id, reason=GATE_REASON)
     return None
 
 
-def _was_replaced(models_dir: Path, bundle_id: str) -> bool:
+def _was_replaced(models_dir: ModelsDir, bundle_id: str) -> bool:
     """Return whether a bundle was promoted once and another one is the champion now."""
-    promoted = {promotion.bundle_id for promotion in read_promotions(models_dir)}
-    return bundle_id in promoted and champion_id(models_dir) not in (None, bundle_id)
+    registry = read_registry(models_dir)
+    promoted = {entry.bundle_id for entry in registry.transitions if entry.to_stage == CHAMPION}
+    return bundle_id in promoted and registry.champion_id not in (None, bundle_id)
