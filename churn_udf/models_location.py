@@ -34,6 +34,7 @@ CACHE_VARIABLE = "CHURN_CACHE_DIR"
 LOCK_FILE = ".create.lock"
 KILLED_AFTER_SECONDS = 86_400.0
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_ABSENT = (FileNotFoundError, NotADirectoryError)
 _LOCAL_SCHEMES = ("file://", "local://")
 _creating = threading.Lock()
 """Stores that only look before they write would let two threads create the same file."""
@@ -141,7 +142,7 @@ class FolderStore:
         """See ``Store``: the content is on disk before the name is."""
         target = self._folder / name
         scratch = target.with_name(f".writing-{secrets.token_hex(8)}")
-        with self._explained(name):
+        with self._explained(name, expected=()):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with scratch.open("xb") as stream:
@@ -157,10 +158,12 @@ class FolderStore:
     def files(self, folder: str) -> dict[str, Stamp]:
         """See ``Store``."""
         found = {}
-        with self._explained(folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for entry in os.scandir(self._folder / folder):
-                facts = entry.stat()
-                found[entry.name] = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
+        gone = contextlib.suppress(*_ABSENT)
+        with self._explained(folder), gone, os.scandir(self._folder / folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # a scratch file, since renamed
+                    facts = entry.stat()
+                    found[entry.name] = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
         return found
 
     def sizes(self, folder: str) -> dict[str, int]:
@@ -193,11 +196,13 @@ class FolderStore:
         return byte_count
 
     @contextlib.contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
+    def _explained(
+        self, name: str, *, expected: tuple[type[OSError], ...] = _ABSENT
+    ) -> Iterator[None]:
         """Turn what the operating system raises into one error that says where."""
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError):
+        except expected:
             raise
         except OSError as error:
             reason = error.strerror or type(error).__name__

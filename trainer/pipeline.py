@@ -9,10 +9,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from churn_udf.bundles import Bundle
+from churn_udf.bundle_store import Bundle, read_promotions
 from churn_udf.contracts.bundle import METRICS_FILE, MODEL_CARD_FILE
 from churn_udf.models_location import ModelsDir
-from churn_udf.registry import CHAMPION, read_registry
 from trainer.config import TrainConfig, to_mapping
 from trainer.data.export import export_snapshot
 from trainer.data.snapshot import Snapshot
@@ -26,6 +25,7 @@ from trainer.progress import Progress
 from trainer.release.gate import check_gate
 from trainer.release.package import package_run, packaged_bundle_id
 from trainer.release.promotion import promote_candidate
+from trainer.release.registry import champion_id
 from trainer.runs import (
     FIT_FILE,
     HISTORY_FILE,
@@ -244,7 +244,7 @@ def train_snapshot(
         run_id=run.run_id,
         snapshot_id=snapshot.snapshot_id,
         bundle_id=bundle_id,
-        is_champion=read_registry(workspace.models_dir).champion_id == bundle_id,
+        is_champion=champion_id(workspace.models_dir) == bundle_id,
         was_skipped=was_skipped,
         metrics=metrics,
         report=run.path / REPORT_FILE,
@@ -271,6 +271,5 @@ def _promote_if_good(
 
 def _was_replaced(models_dir: ModelsDir, bundle_id: str) -> bool:
     """Return whether a bundle was promoted once and another one is the champion now."""
-    registry = read_registry(models_dir)
-    promoted = {entry.bundle_id for entry in registry.transitions if entry.to_stage == CHAMPION}
-    return bundle_id in promoted and registry.champion_id not in (None, bundle_id)
+    promoted = {promotion.bundle_id for promotion in read_promotions(models_dir)}
+    return bundle_id in promoted and champion_id(models_dir) not in (None, bundle_id)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from churn_udf.model_records import ModelRecord, read_records
 from churn_udf.models_location import ModelsDir, place_of
+from churn_udf.registry import read_registry
 from trainer.errors import RegistryError
 
 NAMED_MODELS = 8
@@ -52,6 +53,11 @@ def find_bundle_id(models_dir: ModelsDir, reference: str | None) -> str:
         f"{reference!r} {problem} in {place_of(models_dir)}; found: {_names(matches or records)}. "
         "`churn-train models list` tells more of each"
     )
+
+
+def champion_id(models_dir: ModelsDir) -> str | None:
+    """Return the bundle that scores; None before the first promotion."""
+    return read_registry(models_dir).champion_id
 
 
 def _names(records: Sequence[ModelRecord]) -> str:

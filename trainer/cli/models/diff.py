@@ -20,15 +20,14 @@ def command(first: str, second: str | None, **options: Any) -> None:
     Each is a bundle id or run id, or the beginning of one; without B, A is compared with the
     champion. What is equal is left out, but for the test metrics.
     """
-    from churn_udf.registry import read_registry
     from trainer.cli.models.tables import difference_page
     from trainer.errors import RegistryError
     from trainer.release.model_differences import compare_models
-    from trainer.release.registry import find_bundle_id
+    from trainer.release.registry import champion_id, find_bundle_id
 
     models_dir = shared.resolve_models_dir(options)
     found = find_bundle_id(models_dir, first)
-    wanted = second if second is not None else read_registry(models_dir).champion_id
+    wanted = second if second is not None else champion_id(models_dir)
     if wanted is None:
         raise RegistryError("no champion to compare with; name two models: models diff A B")
     document = compare_models(models_dir, found, find_bundle_id(models_dir, wanted))

@@ -19,12 +19,11 @@ def command(bundle: str | None, **options: Any) -> None:
     BUNDLE is a bundle id or run id, or the beginning of one; without it the champion is shown, or
     the newest where there is none.
     """
-    from churn_udf.registry import read_registry
     from trainer.cli.models.tables import model_page
     from trainer.release.model_facts import describe_model
-    from trainer.release.registry import find_bundle_id
+    from trainer.release.registry import champion_id, find_bundle_id
 
     models_dir = shared.resolve_models_dir(options)
-    wanted = bundle if bundle is not None else read_registry(models_dir).champion_id
+    wanted = bundle if bundle is not None else champion_id(models_dir)
     document = describe_model(models_dir, find_bundle_id(models_dir, wanted))
     shared.emit(options, document, model_page(document))
