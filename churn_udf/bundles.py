@@ -265,8 +265,14 @@ def _upload(url: str, bundle: Bundle) -> None:
     sizes = {name: (bundle.directory / name).stat().st_size for name in names}
     if store.sizes(remote) == sizes:
         return
-    for name in names:
+    for name in names[:-1]:
         store.upload(bundle.directory / name, f"{remote}/{name}")
+    with tempfile.TemporaryDirectory() as scratch:
+        manifest = Path(scratch) / MANIFEST_FILE  # there it is new, though the copy may be old
+        manifest.write_text(
+            bundle.manifest.to_json(created_at=_now()), encoding="utf-8", newline="\n"
+        )
+        store.upload(manifest, f"{remote}/{MANIFEST_FILE}")
 
 
 def _not_found(place: str, models_dir: ModelsDir) -> BundleNotFoundError:
@@ -327,5 +333,5 @@ def require_match(
 
 
 def _now() -> str:
-    """Return the time in UTC, ISO 8601, seconds."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    """Return the time in UTC, ISO 8601, milliseconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

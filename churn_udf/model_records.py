@@ -46,6 +46,8 @@ class ModelRecord:
     stage_reason: str | None = None
     created_at: str | None = None
     """UTC, ISO 8601."""
+    is_pruned: bool = False
+    """Whether its files are gone."""
     run_id: str | None = None
     snapshot_id: str | None = None
     model_kind: str | None = None
@@ -82,7 +84,8 @@ def read_records(models_dir: ModelsDir) -> list[ModelRecord]:
             metrics = read_bundle_file(models_dir, bundle_id, METRICS_FILE)
         else:
             manifest, metrics = read_pruned(models_dir, bundle_id)
-        records.append(_record(registry, bundle_id, manifest or {}, metrics or {}))
+        is_pruned = bundle_id not in present
+        records.append(_record(registry, bundle_id, manifest or {}, metrics or {}, is_pruned))
     return records
 
 
@@ -125,7 +128,11 @@ def trained_until(training: Mapping[str, Any], settings: Mapping[str, Any]) -> d
 
 
 def _record(
-    registry: Registry, bundle_id: str, manifest: Mapping[str, Any], metrics: Mapping[str, Any]
+    registry: Registry,
+    bundle_id: str,
+    manifest: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    is_pruned: bool,
 ) -> ModelRecord:
     """Return the row of one bundle."""
     standing = registry.standing_of(bundle_id)
@@ -134,6 +141,10 @@ def _record(
     settings = _mapping(manifest, "content", "settings")
     tested = _mapping(metrics, "test", str(metrics.get("model")))
     test_cutoffs = _cutoffs(_mapping(training, "splits", "test"))
+    tests: dict[str, Any] = {
+        name: _number(_mapping(tested, metric).get("value"))
+        for name, metric in TEST_METRICS.items()
+    }
     shipped = _shipped_rows(training)
     cutoffs = _cutoffs(shipped)
     return ModelRecord(
@@ -143,6 +154,7 @@ def _record(
         stage_since=standing.since or created_at,
         stage_reason=standing.reason or None,
         created_at=created_at,
+        is_pruned=is_pruned,
         run_id=_text(training.get("run_id")),
         snapshot_id=_text(training.get("snapshot_id")),
         model_kind=_text(training.get("ensemble")) or (DEFAULT_KIND if manifest else None),
@@ -153,10 +165,7 @@ def _record(
         last_training_cutoff_date=max(cutoffs, default=None),
         trained_until_date=trained_until(training, settings),
         test_cutoff_date=max(test_cutoffs, default=None),
-        **{
-            name: _number(_mapping(tested, metric).get("value"))
-            for name, metric in TEST_METRICS.items()
-        },
+        **tests,
     )
 
 

@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -31,7 +32,9 @@ Stamp: TypeAlias = tuple[Any, ...]
 
 CACHE_VARIABLE = "CHURN_CACHE_DIR"
 LOCK_FILE = ".create.lock"
+KILLED_AFTER_SECONDS = 86_400.0
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_ABSENT = (FileNotFoundError, NotADirectoryError)
 _LOCAL_SCHEMES = ("file://", "local://")
 _creating = threading.Lock()
 """Stores that only look before they write would let two threads create the same file."""
@@ -56,8 +59,16 @@ class Store(Protocol):
     def sizes(self, folder: str) -> dict[str, int]:
         """Return path -> bytes of all files under a folder, relative to it."""
 
-    def delete(self, folder: str) -> None:
-        """Remove a folder; one that is not there is no error."""
+    def delete(self, folder: str, *, last: str) -> None:
+        """Remove a folder; one that is not there is no error.
+
+        Args:
+            folder: Which.
+            last: The file in it that goes last where files go one by one.
+        """
+
+    def sweep(self, folder: str, *, is_dry_run: bool) -> int:
+        """Remove what killed writers and deletions left right under a folder; return its bytes."""
 
 
 def models_dir_of(text: str | Path) -> ModelsDir:
@@ -74,16 +85,26 @@ def models_dir_of(text: str | Path) -> ModelsDir:
     return stated if is_url(stated) else Path(stated).expanduser()
 
 
+def absolute(models_dir: ModelsDir) -> ModelsDir:
+    """Return a location that holds wherever it is read: an absolute folder, or the URL."""
+    return models_dir if is_url(models_dir) else Path(models_dir).absolute()
+
+
 def is_url(models_dir: ModelsDir) -> bool:
     """Return whether a location is a URL and not a folder."""
     return isinstance(models_dir, str) and ("://" in models_dir or "::" in models_dir)
 
 
+def stated(models_dir: ModelsDir) -> str:
+    """Return a location as text, as it was given but without credentials."""
+    return (
+        re.sub(r"//[^/@]*@", "//***@", str(models_dir)) if is_url(models_dir) else str(models_dir)
+    )
+
+
 def place_of(models_dir: ModelsDir) -> str:
     """Return a location for messages and as a key: absolute, without credentials."""
-    if isinstance(models_dir, str) and is_url(models_dir):
-        return re.sub(r"//[^/@]*@", "//***@", models_dir)
-    return str(Path(models_dir).absolute())
+    return stated(absolute(models_dir))
 
 
 def cache_folder(url: str) -> Path:
@@ -114,31 +135,35 @@ class FolderStore:
 
     def read(self, name: str) -> bytes:
         """See ``Store``."""
-        return (self._folder / name).read_bytes()
+        with self._explained(name):
+            return (self._folder / name).read_bytes()
 
     def create(self, name: str, content: bytes) -> bool:
         """See ``Store``: the content is on disk before the name is."""
         target = self._folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".writing-{secrets.token_hex(8)}")
-        try:
-            with scratch.open("xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            is_made = _claim(scratch, target)
-        finally:
-            scratch.unlink(missing_ok=True)
-        sync_directory(target.parent)
+        with self._explained(name, expected=()):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with scratch.open("xb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                is_made = _claim(scratch, target)
+            finally:
+                scratch.unlink(missing_ok=True)
+            sync_directory(target.parent)
         return is_made
 
     def files(self, folder: str) -> dict[str, Stamp]:
         """See ``Store``."""
         found = {}
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for entry in os.scandir(self._folder / folder):
-                facts = entry.stat()
-                found[entry.name] = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
+        gone = contextlib.suppress(*_ABSENT)
+        with self._explained(folder), gone, os.scandir(self._folder / folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # a scratch file, since renamed
+                    facts = entry.stat()
+                    found[entry.name] = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
         return found
 
     def sizes(self, folder: str) -> dict[str, int]:
@@ -150,14 +175,41 @@ class FolderStore:
             if not path.is_dir() or path.is_symlink()
         }
 
-    def delete(self, folder: str) -> None:
+    def delete(self, folder: str, *, last: str) -> None:
         """See ``Store``: the name goes first, so that nobody sees half of it."""
         target = self._folder / folder
         doomed = target.with_name(f".deleting-{secrets.token_hex(8)}")
-        with contextlib.suppress(FileNotFoundError):
+        with self._explained(folder), contextlib.suppress(FileNotFoundError):
             target.rename(doomed)
-        for left in target.parent.glob(".deleting-*"):
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(doomed)
+
+    def sweep(self, folder: str, *, is_dry_run: bool) -> int:
+        """See ``Store``: a writer that began within a day may still be at it."""
+        root = self._folder / folder
+        old = time.time() - KILLED_AFTER_SECONDS
+        left = [*root.glob(".deleting-*")]
+        left += [path for path in root.glob(".writing-*") if path.stat().st_mtime < old]
+        byte_count = sum(sum(self.sizes(f"{folder}/{path.name}").values()) for path in left)
+        for path in () if is_dry_run else left:
+            with self._explained(f"{folder}/{path.name}"):
+                shutil.rmtree(path)
+        return byte_count
+
+    @contextlib.contextmanager
+    def _explained(
+        self, name: str, *, expected: tuple[type[OSError], ...] = _ABSENT
+    ) -> Iterator[None]:
+        """Turn what the operating system raises into one error that says where."""
+        try:
+            yield
+        except expected:
+            raise
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise StorageError(
+                f"{self._folder / name}: {reason}. Check permissions, mounts and free space, then "
+                "run the same again"
+            ) from error
 
 
 class UrlStore:
@@ -189,8 +241,14 @@ class UrlStore:
     def create(self, name: str, content: bytes) -> bool:
         """See ``Store``."""
         path = f"{self._root}/{name}"
+        folder = _folder_of(self._system, self._root)
+        if folder is not None:
+            return FolderStore(folder).create(name, content)
         with self._explained(name), _creating:
             self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._system.invalidate_cache(path.rpartition("/")[0])
+            if self._system.exists(path):  # some kinds know no mode "create" and would overwrite
+                return False
             try:
                 self._system.pipe_file(path, content, mode="create")
             except FileExistsError:
@@ -218,10 +276,18 @@ class UrlStore:
             start = len(self._system._strip_protocol(path)) + 1
             return {name[start:]: int(facts["size"]) for name, facts in found.items()}
 
-    def delete(self, folder: str) -> None:
+    def delete(self, folder: str, *, last: str) -> None:
         """See ``Store``."""
-        with self._explained(folder), contextlib.suppress(FileNotFoundError):
-            self._system.rm(f"{self._root}/{folder}", recursive=True)
+        root = f"{self._root}/{folder}"
+        for name in sorted(self.sizes(folder), key=lambda name: name == last):
+            with self._explained(f"{folder}/{name}"), contextlib.suppress(FileNotFoundError):
+                self._system.rm_file(f"{root}/{name}")
+        with contextlib.suppress(FileNotFoundError, OSError):
+            self._system.rm(root, recursive=True)  # folders that are left, where there are such
+
+    def sweep(self, folder: str, *, is_dry_run: bool) -> int:
+        """See ``Store``: an upload has its manifest last, so what lacks one is harmless."""
+        return 0
 
     def download(self, name: str, target: Path) -> None:
         """Copy a file to a local path.
@@ -252,6 +318,18 @@ class UrlStore:
                 f"{self._place}/{name}: {type(error).__name__}: {error}. Check the address, the "
                 "credentials and the network, then run the same again"
             ) from error
+
+
+def _folder_of(system: Any, root: str) -> Path | None:
+    """Return the folder that a URL is behind its wrappers; None if it is something else."""
+    from fsspec.implementations.cached import CachingFileSystem
+    from fsspec.implementations.dirfs import DirFileSystem
+    from fsspec.implementations.local import LocalFileSystem
+
+    while isinstance(system, (CachingFileSystem, DirFileSystem)):
+        root = str(system._join(root)) if isinstance(system, DirFileSystem) else root
+        system = system.fs
+    return Path(root) if isinstance(system, LocalFileSystem) else None
 
 
 def _claim(scratch: Path, target: Path) -> bool:

@@ -12,9 +12,7 @@ as the beginning of the log (``churn_udf.registry_entries``).
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -33,6 +31,7 @@ from churn_udf.registry_entries import (
     SHADOW,
     STAGES,
     Transition,
+    actor,
     create_entry,
     read_transitions,
 )
@@ -56,8 +55,6 @@ __all__ = [
     "roll_back",
 ]
 
-ACTOR_VARIABLE = "CHURN_ACTOR"
-"""Who moves models, for the log; the operating system's user if unset."""
 ANY_CHAMPION = "any champion"
 """Move whoever the champion is."""
 
@@ -168,6 +165,7 @@ def move(
     is_override: bool = False,
     checks: Sequence[Mapping[str, Any]] = (),
     expected_champion: str | None = ANY_CHAMPION,
+    is_dry_run: bool = False,
 ) -> Transition:
     """Move a bundle to another stage and log it; the champion it replaces is retired.
 
@@ -184,9 +182,11 @@ def move(
         checks: What the gate checked, JSON-ready.
         expected_champion: Whom the decision was made against, None for nobody: somebody else
             there is an error.
+        is_dry_run: Check everything, log nothing.
 
     Returns:
-        The entry, or the one that brought the bundle to this stage earlier.
+        The entry, or the one that brought the bundle to this stage earlier; of a dry run the one
+        that would be logged.
 
     Raises:
         BundleNotFoundError, BundleIntegrityError: The bundle cannot be used; nothing is moved.
@@ -199,20 +199,14 @@ def move(
 
     def decide(registry: Registry) -> Transition:
         """Return the entry to write, or the one that stands."""
-        champion_id = registry.champion_id
-        if expected_champion not in (ANY_CHAMPION, champion_id):
-            raise ChampionChangedError(
-                f"{bundle_id} was to become {to_stage} while {expected_champion or 'nobody'} was "
-                f"champion; now it is {champion_id or 'nobody'}: somebody promoted in between. "
-                "Look at `churn-train models list`, then decide again"
-            )
+        _require_champion(registry, expected_champion, f"{bundle_id} was to become {to_stage}")
         _require_not_pruned(models_dir, registry, bundle_id)
         standing = registry.standing_of(bundle_id)
         if standing.stage == to_stage:
             if not standing.sequence:
                 raise StageError(f"bundle {bundle_id} is a {to_stage} already")
             return registry.transitions[standing.sequence - 1]
-        if bundle_id == champion_id:
+        if bundle_id == registry.champion_id:
             raise StageError(
                 f"bundle {bundle_id} is the champion and cannot become {to_stage}: somebody has to "
                 "score. Promote another one with `churn-train models promote`, or go back with "
@@ -228,21 +222,37 @@ def move(
             checks=tuple(dict(check) for check in checks),
         )
 
-    return _append(models_dir, decide)
+    return _append(models_dir, decide, is_dry_run=is_dry_run)
 
 
-def roll_back(models_dir: ModelsDir, *, reason: str, moved_by: str | None = None) -> Transition:
+def roll_back(
+    models_dir: ModelsDir,
+    *,
+    reason: str,
+    moved_by: str | None = None,
+    expected_champion: str | None = ANY_CHAMPION,
+    is_dry_run: bool = False,
+) -> Transition:
     """Make the champion before this one the champion again.
 
     Rolling back twice goes back two champions; what was rolled back is not returned to.
 
+    Args:
+        models_dir: The models location.
+        reason: Why, for the log.
+        moved_by: See ``move``.
+        expected_champion: Whom to go back from: of two that roll back at once one is refused.
+        is_dry_run: Check everything, log nothing.
+
     Raises:
+        ChampionChangedError: The champion is not the expected one.
         StageError: There is no champion before this one.
         BundleError: The earlier bundle cannot be used; nothing is moved.
     """
 
     def decide(registry: Registry) -> Transition:
         """Return the entry to write."""
+        _require_champion(registry, expected_champion, "the champion was to be rolled back")
         earlier = registry.previous_champion_id
         if earlier is None:
             raise StageError(
@@ -260,7 +270,7 @@ def roll_back(models_dir: ModelsDir, *, reason: str, moved_by: str | None = None
             action=ACTION_ROLLBACK,
         )
 
-    return _append(models_dir, decide)
+    return _append(models_dir, decide, is_dry_run=is_dry_run)
 
 
 def note_pruned(
@@ -294,24 +304,24 @@ def note_pruned(
     return _append(models_dir, decide)
 
 
-def actor() -> str:
-    """Return who moves models: the variable ``CHURN_ACTOR``, else the system's user."""
-    named = os.environ.get(ACTOR_VARIABLE, "").strip()
-    if named:
-        return named
+def was_made_since(manifest: Mapping[str, Any] | None, moment: str) -> bool:
+    """Return whether a manifest was written after a moment; one that does not tell was not."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return f"user {os.getuid()}"
+        created_at = datetime.fromisoformat(str((manifest or {}).get("created_at")))
+        return created_at > datetime.fromisoformat(moment)
+    except (TypeError, ValueError):  # not a time, or one without its zone
+        return False
 
 
-def _append(models_dir: ModelsDir, decide: Callable[[Registry], Transition]) -> Transition:
+def _append(
+    models_dir: ModelsDir, decide: Callable[[Registry], Transition], *, is_dry_run: bool = False
+) -> Transition:
     """Log what is decided on the newest state; decide again when somebody else was first."""
     while True:
         registry = read_registry(models_dir)
         entry = decide(registry)
         is_old = entry.sequence <= len(registry.transitions)
-        if is_old or create_entry(models_dir, entry):
+        if is_old or is_dry_run or create_entry(models_dir, entry):
             return entry
 
 
@@ -363,15 +373,24 @@ def _require_bundle(models_dir: ModelsDir, bundle_id: str, *, is_used: bool) -> 
         )
 
 
+def _require_champion(registry: Registry, expected: str | None, what: str) -> None:
+    """Refuse a decision that was made against another champion."""
+    if expected not in (ANY_CHAMPION, registry.champion_id):
+        raise ChampionChangedError(
+            f"{what} while {expected or 'nobody'} was champion; now it is "
+            f"{registry.champion_id or 'nobody'}: somebody moved a model in between. Look at "
+            "`churn-train models list`, then decide again"
+        )
+
+
 def _require_not_pruned(models_dir: ModelsDir, registry: Registry, bundle_id: str) -> None:
     """Refuse a bundle whose files are being deleted; one packaged anew since is welcome."""
     pruned_at = registry.pruned_at.get(bundle_id)
     if pruned_at is None:
         return
-    manifest = read_bundle_file(models_dir, bundle_id, MANIFEST_FILE) or {}
-    created_at = datetime.fromisoformat(str(manifest.get("created_at", pruned_at)))
-    if created_at <= datetime.fromisoformat(pruned_at):
+    if not was_made_since(read_bundle_file(models_dir, bundle_id, MANIFEST_FILE), pruned_at):
         raise BundleNotFoundError(
-            f"bundle {bundle_id} was pruned at {pruned_at}: its files are being deleted. Package "
-            "it again with `churn-train package`, or choose another one"
+            f"bundle {bundle_id} was pruned at {pruned_at}: its files are being deleted. Let "
+            "`churn-train models prune` finish, then package it again with `churn-train package`, "
+            "or choose another one"
         )

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import getpass
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -29,6 +31,8 @@ ACTIONS = (ACTION_MOVE, ACTION_ROLLBACK, ACTION_PRUNE)
 ENTRY_VERSION = 1
 REGISTRY_DIR = "registry"
 EARLIER_ACTOR = "an earlier release"
+ACTOR_VARIABLE = "CHURN_ACTOR"
+"""Who moves models, for the log; the operating system's user if unset."""
 
 _ENTRY_NAME = re.compile(r"(\d{8})\.json")
 _BUNDLE_ID = re.compile(rf"[0-9a-f]{{{BUNDLE_ID_LENGTH}}}")
@@ -93,6 +97,17 @@ class Transition:
         return entry
 
 
+def actor() -> str:
+    """Return who moves models: the variable ``CHURN_ACTOR``, else the system's user."""
+    named = os.environ.get(ACTOR_VARIABLE, "").strip()
+    if named:
+        return named
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
+
+
 def create_entry(models_dir: ModelsDir, entry: Transition) -> bool:
     """Add an entry to the log; return False when its number is taken.
 
@@ -119,15 +134,24 @@ def read_transitions(models_dir: ModelsDir) -> tuple[Transition, ...]:
     place = place_of(models_dir)
     if not stamps:
         return tuple(_read_earlier(store, place))
-    first, last = min(stamps), max(stamps)
+    found = {
+        sequence: _read_entry(store, place, sequence, stamp)
+        for sequence, stamp in sorted(stamps.items())
+    }
+    # A list made while entries come may lack one that was made before the last it has.
+    first, last = min(found), max(found)
+    while first > 1 and (earlier := _read_unlisted(store, place, first - 1)):
+        first -= 1
+        found[first] = earlier
     entries = _read_earlier(store, place, count=first - 1) if first > 1 else []
     for sequence in range(first, last + 1):
-        if sequence not in stamps:
+        entry = found.get(sequence) or _read_unlisted(store, place, sequence)
+        if entry is None:
             raise BundleIntegrityError(
                 f"{place}/{REGISTRY_DIR}/{_entry_name(sequence)} is missing, though later entries "
                 "are there: the log of models is incomplete. Restore the file from a copy"
             )
-        entries.append(_read_entry(store, place, sequence, stamps[sequence]))
+        entries.append(entry)
     return tuple(entries)
 
 
@@ -142,12 +166,20 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_entry(store: Store, place: str, sequence: int, stamp: Stamp) -> Transition:
+def _read_unlisted(store: Store, place: str, sequence: int) -> Transition | None:
+    """Return an entry that a list lacks; None if it is not there."""
+    try:
+        return _read_entry(store, place, sequence, None)
+    except FileNotFoundError:
+        return None
+
+
+def _read_entry(store: Store, place: str, sequence: int, stamp: Stamp | None) -> Transition:
     """Return an entry, read anew only if its file is another one than before."""
     name = _entry_name(sequence)
     with _known_lock:
         known = _known.get((place, name))
-    if known is not None and known[0] == stamp:
+    if stamp is not None and known is not None and known[0] == stamp:
         return known[1]
     path = f"{REGISTRY_DIR}/{name}"
     try:
@@ -160,8 +192,9 @@ def _read_entry(store: Store, place: str, sequence: int, stamp: Stamp) -> Transi
             "was damaged or changed. Restore it from a copy; if there is none and it is the "
             "newest, delete it and move the model again with `churn-train models`"
         ) from error
-    with _known_lock:
-        _known[place, name] = (stamp, entry)
+    if stamp is not None:
+        with _known_lock:
+            _known[place, name] = (stamp, entry)
     return entry
 
 

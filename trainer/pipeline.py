@@ -11,7 +11,7 @@ from typing import Any
 
 from churn_udf.bundle_store import Bundle, read_promotions
 from churn_udf.contracts.bundle import METRICS_FILE, MODEL_CARD_FILE
-from churn_udf.registry import CHAMPION, move
+from churn_udf.models_location import ModelsDir
 from trainer.config import TrainConfig, to_mapping
 from trainer.data.export import export_snapshot
 from trainer.data.snapshot import Snapshot
@@ -24,6 +24,7 @@ from trainer.judging import evaluate_run, is_evaluated
 from trainer.progress import Progress
 from trainer.release.gate import GateVerdict, Places, judge_candidate
 from trainer.release.package import package_run, packaged_bundle_id
+from trainer.release.promotion import promote_candidate
 from trainer.release.registry import champion_id
 from trainer.runs import (
     FIT_FILE,
@@ -48,7 +49,7 @@ class Workspace:
 
     snapshots_dir: Path
     runs_dir: Path
-    models_dir: Path
+    models_dir: ModelsDir
     progress: Progress
 
 
@@ -283,10 +284,9 @@ def _promote_if_good(
         workspace.models_dir, bundle_id, config, places, progress=workspace.progress
     )
     if verdict.is_passed:
-        move(
+        promote_candidate(
             workspace.models_dir,
             bundle_id,
-            CHAMPION,
             reason=GATE_REASON,
             checks=verdict.to_dicts(),
             expected_champion=verdict.expected_champion,
@@ -294,7 +294,7 @@ def _promote_if_good(
     return verdict
 
 
-def _was_replaced(models_dir: Path, bundle_id: str) -> bool:
+def _was_replaced(models_dir: ModelsDir, bundle_id: str) -> bool:
     """Return whether a bundle was promoted once and another one is the champion now."""
     promoted = {promotion.bundle_id for promotion in read_promotions(models_dir)}
     return bundle_id in promoted and champion_id(models_dir) not in (None, bundle_id)

@@ -13,15 +13,32 @@ import click
 
 if TYPE_CHECKING:
     from churn_udf.bundle_store import Bundle
+    from churn_udf.models_location import ModelsDir
     from churn_udf.scoring import Scorer
+
+
+def read_models_dir(_: click.Context, __: click.Parameter, text: str | None) -> ModelsDir | None:
+    """Read a folder, or any URL that fsspec can open; None where the option was not given."""
+    if text is None:
+        return None
+    from churn_udf.models_location import models_dir_of
+
+    if not text.strip():
+        raise click.BadParameter("it is empty; allowed: a folder, or a URL such as s3://bucket/x")
+    place = models_dir_of(text)
+    if isinstance(place, Path) and place.is_file():
+        raise click.BadParameter(f"{str(place)!r} is a file; allowed: a folder, or a URL")
+    return place
+
 
 models_dir_option = click.option(
     "--models-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("models"),
+    callback=read_models_dir,
+    metavar="PLACE",
+    default="models",
     show_default=True,
     envvar="CHURN_MODELS_DIR",
-    help="Folder of bundles and champion; CHURN_MODELS_DIR sets it for dbt too.",
+    help="Folder or URL of bundles and registry; CHURN_MODELS_DIR sets it for dbt too.",
 )
 bundle_option = click.option(
     "--bundle", "bundle_id", metavar="ID", help="Bundle to score with.  [default: the champion]"
@@ -44,7 +61,7 @@ quiet_option = click.option(
 )
 
 
-def find_bundle(models_dir: Path, bundle_id: str | None) -> Bundle:
+def find_bundle(models_dir: ModelsDir, bundle_id: str | None) -> Bundle:
     """Verify and return the bundle asked for, or the champion.
 
     Raises:

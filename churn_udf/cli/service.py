@@ -10,7 +10,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -22,6 +21,7 @@ from churn_udf.cli.doors import Door
 from churn_udf.cli.rows import ScoredRows, score_rows
 from churn_udf.cli.statistics import Statistics
 from churn_udf.contracts.scores import input_schema
+from churn_udf.models_location import ModelsDir
 from churn_udf.scoring import Scorer
 
 WAITING_BATCHES = 4
@@ -51,7 +51,7 @@ class CurrentScorer:
     def __init__(
         self,
         scorer: Scorer,
-        models_dir: Path | None,
+        models_dir: ModelsDir | None,
         load_scorer: Callable[[Bundle], Scorer],
         log: Log,
     ) -> None:
@@ -66,7 +66,7 @@ class CurrentScorer:
         while self._models_dir is not None and not stopped.wait(POLL_SECONDS):
             self.refresh(self._models_dir)
 
-    def refresh(self, models_dir: Path) -> None:
+    def refresh(self, models_dir: ModelsDir) -> None:
         """Load the champion if it is another one; if that fails, say so once and go on as before.
 
         It has to be for the same settings and features, since the rows that come are.

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 from churn_udf.bundle_store import Bundle, open_bundle, open_champion, read_champion
+from churn_udf.models_location import ModelsDir, absolute
 from churn_udf.scoring import Scorer
 
 _lock = threading.RLock()
-_scorers: dict[tuple[Path, str], Scorer] = {}
+_scorers: dict[tuple[str, str], Scorer] = {}
 
 
-def champion_scorer(models_dir: Path, *, device: str = "auto") -> Scorer:
+def champion_scorer(models_dir: ModelsDir, *, device: str = "auto") -> Scorer:
     """Return the champion's scorer, loading it when it is not the one loaded before.
 
-    Each call reads the pointer file, so a promotion takes effect at the next call.
+    Each call reads the registry, so a promotion takes effect at the next call.
 
     Args:
-        models_dir: The models directory.
+        models_dir: The models location.
         device: ``auto``, ``cpu``, ``cuda``, ...
 
     Raises:
         BundleNotFoundError: No champion.
-        BundleIntegrityError: Pointer or bundle damaged.
+        BundleIntegrityError: Registry or bundle damaged.
         BundleMismatchError: The bundle reads another version of the text.
     """
-    key = (models_dir.absolute(), device)
+    key = (str(absolute(models_dir)), device)
     with _lock:
         loaded = _scorers.get(key)
         champion = read_champion(models_dir)
@@ -35,9 +35,9 @@ def champion_scorer(models_dir: Path, *, device: str = "auto") -> Scorer:
         return _load(key, open_champion(models_dir))
 
 
-def scorer_of(bundle: Bundle, models_dir: Path, *, device: str = "auto") -> Scorer:
+def scorer_of(bundle: Bundle, models_dir: ModelsDir, *, device: str = "auto") -> Scorer:
     """Return the scorer of a bundle that was just verified, loading it if need be."""
-    key = (models_dir.absolute(), device)
+    key = (str(absolute(models_dir)), device)
     with _lock:
         loaded = _scorers.get(key)
         if loaded and loaded.bundle.bundle_id == bundle.bundle_id:
@@ -51,7 +51,7 @@ def forget_scorers() -> None:
         _scorers.clear()
 
 
-def _load(key: tuple[Path, str], bundle: Bundle) -> Scorer:
+def _load(key: tuple[str, str], bundle: Bundle) -> Scorer:
     """Load a bundle in place of the one loaded before: one model in memory at a time."""
     _scorers.pop(key, None)
     scorer = Scorer.load(bundle, device=key[1])

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import date, datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ import pyarrow as pa
 from churn_udf.bundle_store import bundle_directory, open_bundle, read_champion
 from churn_udf.contracts.settings import ModelSettings
 from churn_udf.errors import ScoringError, SettingsError
+from churn_udf.models_location import ModelsDir, models_dir_of, place_of
 from churn_udf.overlap import UsedBehind, made_ahead
 from churn_udf.scoring import Scorer
 from churn_udf.warehouse import CONTEXT_VARIABLE, DEVICE_VARIABLE, MODELS_DIR_VARIABLE
@@ -64,7 +64,7 @@ class ScoringContext:
     settings_hash: str
     """Settings of this run."""
     is_full_refresh: bool
-    models_dir: Path
+    models_dir: ModelsDir
     device: str
 
 
@@ -99,7 +99,7 @@ def _score_current(
     if champion is None:
         unscorable.clear()
         log(
-            f"no champion yet in {context.models_dir}: churn_scores stays as it is; "
+            f"no champion yet in {place_of(context.models_dir)}: churn_scores stays as it is; "
             "run `churn-train run` to train and promote a model, then `dbt build` again"
         )
         return pa.RecordBatchReader.from_batches(CACHE_SCHEMA, [])
@@ -195,7 +195,7 @@ def read_context(session: Any) -> ScoringContext:
         built_settings_hash=built[0][1] if built else None,
         settings_hash=document["settings_hash"],
         is_full_refresh=bool(document["is_full_refresh"]),
-        models_dir=Path(variables[MODELS_DIR_VARIABLE]),
+        models_dir=models_dir_of(variables[MODELS_DIR_VARIABLE]),
         device=str(variables[DEVICE_VARIABLE] or "auto"),
     )
 

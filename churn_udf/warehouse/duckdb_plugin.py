@@ -8,8 +8,9 @@ In ``profiles.yml``::
         config: {models_dir: models, device: auto, publish_dir: published, publish_keep: 3,
                  lock_wait_seconds: 30}
 
-Only ``models_dir`` is required. Published tables go to ``<name of the DuckDB file>_published``
-beside that file unless ``publish_dir`` says another folder, or ``false`` for none.
+Only ``models_dir`` is required: a folder, or any URL that fsspec can open. Published tables go to
+``<name of the DuckDB file>_published`` beside that file unless ``publish_dir`` says another folder,
+or ``false`` for none.
 
 Importing this module, and connecting, loads no torch; the first score does.
 """
@@ -26,6 +27,7 @@ from dbt.adapters.events.logging import AdapterLogger
 from dbt.adapters.exceptions.connection import FailedToConnectError
 
 from churn_udf.errors import SettingsError
+from churn_udf.models_location import absolute, models_dir_of
 from churn_udf.publishing import KEEP_VERSIONS
 from churn_udf.warehouse import (
     DEVICE_VARIABLE,
@@ -53,7 +55,7 @@ class Plugin(BasePlugin):
     """Connects a dbt-duckdb profile to the models directory.
 
     Attributes:
-        models_dir: Where bundles and the champion pointer are.
+        models_dir: Where bundles and the registry are: a folder, or a URL as text.
         device: Where the model runs: auto, cpu, cuda, ...
         publish_dir: Where the score marts are published as files; none when that is off.
         publish_keep: How many published versions are kept.
@@ -66,7 +68,7 @@ class Plugin(BasePlugin):
         Raises:
             SettingsError: ``models_dir`` missing, or a value of a wrong type.
         """
-        self.models_dir = Path(_text(plugin_config, "models_dir")).expanduser().absolute()
+        self.models_dir = absolute(models_dir_of(_text(plugin_config, "models_dir")))
         self.device = _text({"device": "auto", **plugin_config}, "device")
         self.publish_dir = self._publish_dir(plugin_config)
         self.publish_keep = _count({"publish_keep": KEEP_VERSIONS, **plugin_config}, "publish_keep")

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from churn_udf.bundle_store import read_champion
 from churn_udf.errors import PublishError, SettingsError
+from churn_udf.models_location import models_dir_of
 from churn_udf.publishing import (
     KEEP_VERSIONS,
     PublishedVersion,
@@ -78,7 +79,7 @@ def model(dbt: Any, session: Any) -> pa.Table:
         log("publishing is off: no publish_dir")
         return _rows_of(None)
     publish_dir = Path(folder)
-    if document["is_empty"] or read_champion(Path(models_dir)) is None:
+    if document["is_empty"] or read_champion(models_dir_of(models_dir)) is None:
         log(f"nothing to publish in {publish_dir} yet: no champion, or an --empty build")
         return _rows_of(read_published(publish_dir))
     current, is_new = publish_relations(

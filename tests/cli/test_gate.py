@@ -39,7 +39,7 @@ def test_refused_bundle_exits_3_and_shows_every_check(
     for name in ("snapshot_files", "test_auroc", "labelled_rows", "parity"):
         assert name in result.stdout
     assert "FAILED  shipped_auroc" in result.stdout
-    assert f"bundle {bad} is refused" in result.stdout
+    assert f"{bad} is refused" in result.stdout
     assert champion() == trained.outcome.bundle_id
 
 
@@ -49,7 +49,11 @@ def test_refused_bundle_as_json_lists_the_checks(
     result = invoke("promote", bad, *ALLOW, "--json", "--dry-run")
     assert result.exit_code == 3
     document = json.loads(result.stdout)
-    assert (document["is_promoted"], document["is_passed"]) == (False, False)
+    assert (document["was_moved"], document["is_refused"], document["is_passed"]) == (
+        False,
+        True,
+        False,
+    )
     by_name = {check["name"]: check for check in document["checks"]}
     assert not by_name["shipped_auroc"]["is_passed"]
     assert by_name["shipped_auroc"]["value"] < by_name["shipped_auroc"]["limit"] == 0.55
@@ -70,11 +74,11 @@ def test_override_is_logged_with_reason_and_checks(
     planned = parse(
         invoke("promote", bad, *ALLOW, "--override", "--reason", "x", "--dry-run", "--json")
     )
-    assert (planned["is_promoted"], planned["is_override"]) == (False, True)
+    assert (planned["was_moved"], planned["is_override"]) == (False, True)
     assert champion() == trained.outcome.bundle_id
     told = invoke("promote", bad, *ALLOW, "--override", "--reason", "to see")
     assert told.exit_code == 0
-    assert "against the gate" in told.stdout
+    assert "although the gate refused it: to see" in told.stdout
     entry = read_registry(MODELS).transitions[-1]
     assert (entry.bundle_id, entry.is_override, entry.reason) == (bad, True, "to see")
     assert not all(check["is_passed"] for check in entry.checks)

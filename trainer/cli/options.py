@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from churn_udf.cli.options import read_models_dir
 from trainer.fit.config import FitConfig
 
 if TYPE_CHECKING:
+    from churn_udf.models_location import ModelsDir
     from trainer.config import TrainConfig
     from trainer.data.warehouse import Warehouse
     from trainer.pipeline import Workspace
@@ -119,9 +121,10 @@ runs_dir_option = click.option(
 )
 models_dir_option = click.option(
     "--models-dir",
-    type=FOLDER,
+    callback=read_models_dir,
+    metavar="PLACE",
     envvar="CHURN_MODELS_DIR",
-    help="Folder of bundles and champion; CHURN_MODELS_DIR sets it for dbt too.  "
+    help="Folder or URL of bundles and registry; CHURN_MODELS_DIR sets it for dbt too.  "
     "[default: models; with a warehouse, the profile's models_dir]",
 )
 output_options = _all_of(
@@ -192,9 +195,9 @@ def make_workspace(options: dict[str, Any], *, warehouse: Warehouse | None = Non
     )
 
 
-def resolve_models_dir(options: dict[str, Any], warehouse: Warehouse | None = None) -> Path:
-    """Return the models folder: option, else the profile's, else ``models``."""
-    given: Path | None = options.get("models_dir")
+def resolve_models_dir(options: dict[str, Any], warehouse: Warehouse | None = None) -> ModelsDir:
+    """Return the models location: option, else the profile's, else ``models``."""
+    given: ModelsDir | None = options.get("models_dir")
     if given is not None:
         return given
     return Path(DEFAULT_MODELS_DIR) if warehouse is None else warehouse.models_dir()

@@ -91,6 +91,7 @@ def _emit_plan(
     options: dict[str, Any], warehouse: Warehouse, config: TrainConfig, workspace: Workspace
 ) -> None:
     """Print what would be done, after checking settings, project and tables."""
+    from churn_udf.models_location import stated
     from trainer.config import to_mapping, to_yaml
     from trainer.data.export import read_score_cutoff
 
@@ -99,7 +100,7 @@ def _emit_plan(
     folders = {
         "snapshots_dir": str(workspace.snapshots_dir),
         "runs_dir": str(workspace.runs_dir),
-        "models_dir": str(workspace.models_dir),
+        "models_dir": stated(workspace.models_dir),
     }
     document = {
         "dry_run": True,

@@ -21,6 +21,7 @@ import pyarrow as pa
 from churn_udf.contracts.bundle import FeatureSpec
 from churn_udf.contracts.settings import TEXT_VERSION, ModelSettings
 from churn_udf.errors import TextVersionError
+from churn_udf.models_location import ModelsDir, models_dir_of
 from trainer.errors import WarehouseError
 
 CONTEXT_QUERY = (
@@ -129,17 +130,18 @@ class Warehouse:
             )
         return context
 
-    def models_dir(self) -> Path:
-        """Return the models folder that the profile gives to the plugin, ``models`` if none.
+    def models_dir(self) -> ModelsDir:
+        """Return the models location that the profile gives to the plugin, ``models`` if none.
 
         Raises:
             WarehouseError: dbt cannot read the profile.
         """
         for plugin in getattr(self._credentials, "plugins", None) or []:
             if plugin.module == PLUGIN_MODULE:
-                stated = str((plugin.config or {}).get("models_dir", DEFAULT_MODELS_DIR))
-                return Path(stated).expanduser()
-        return Path(DEFAULT_MODELS_DIR)
+                return models_dir_of(
+                    str((plugin.config or {}).get("models_dir", DEFAULT_MODELS_DIR))
+                )
+        return models_dir_of(DEFAULT_MODELS_DIR)
 
     @contextlib.contextmanager
     def cursor(self) -> Iterator[Any]:

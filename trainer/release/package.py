@@ -16,6 +16,7 @@ from churn_udf.contracts.bundle import (
     THRESHOLDS_FILE,
 )
 from churn_udf.model.precision import FP32
+from churn_udf.models_location import ModelsDir, stated
 from trainer.config import to_mapping
 from trainer.data.snapshot import Snapshot
 from trainer.data.splits import Splits
@@ -37,7 +38,7 @@ MAX_DIFFERENCE = 1e-5
 REPRODUCIBLE_FACTS = ("encoder", "parameters", "encoder_parameters", "vocabulary_size", "precision")
 
 
-def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: Path) -> Bundle:
+def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: ModelsDir) -> Bundle:
     """Write the run's model as a bundle, read it back and check that it predicts the same.
 
     Args:
@@ -91,7 +92,7 @@ def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: Path) 
         BUNDLE_FILE,
         {
             "bundle_id": bundle.bundle_id,
-            "models_dir": str(models_dir),
+            "models_dir": stated(models_dir),
             "packaging_key": packaging_key(run),
             "max_abs_difference": difference,
         },
@@ -99,7 +100,7 @@ def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: Path) 
     return bundle
 
 
-def packaged_bundle_id(run: Run, models_dir: Path) -> str | None:
+def packaged_bundle_id(run: Run, models_dir: ModelsDir) -> str | None:
     """Return the bundle made of the run's present results, if it is still there."""
     from churn_udf.bundle_store import list_bundle_ids
 

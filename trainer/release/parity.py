@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from churn_udf.bundle_store import Bundle, open_champion
 from churn_udf.model.precision import FP32, Precision, read_precision
+from churn_udf.models_location import ModelsDir
 from churn_udf.scoring import Scorer
 from churn_udf.warehouse.udf import make_churn_score
 from trainer.data.warehouse import ChurnContext, Warehouse
@@ -34,7 +34,11 @@ class ParityReport:
 
 
 def compare_with_warehouse(
-    warehouse: Warehouse, models_dir: Path, *, max_rows: int = DEFAULT_ROWS, device: str = "auto"
+    warehouse: Warehouse,
+    models_dir: ModelsDir,
+    *,
+    max_rows: int = DEFAULT_ROWS,
+    device: str = "auto",
 ) -> ParityReport:
     """Score rows of ``churn_scores`` offline and through SQL, and compare.
 

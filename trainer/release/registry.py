@@ -1,61 +1,32 @@
-"""The registry: which bundles there are, which one scores, and moving that pointer."""
+"""The models of a location, and which of them a reference means."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from churn_udf.bundle_store import (
-    Champion,
-    bundle_directory,
-    list_bundle_ids,
-    open_bundle,
-    read_champion,
-    set_champion,
-)
-from churn_udf.contracts.bundle import MANIFEST_FILE
-from churn_udf.errors import BundleIntegrityError
+from churn_udf.model_records import ModelRecord, read_records
+from churn_udf.models_location import ModelsDir, place_of
+from churn_udf.registry import read_registry
 from trainer.errors import RegistryError
-from trainer.runs import read_json
+
+NAMED_MODELS = 8
+"""Most models that a message names."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelRecord:
-    """One line of the list of models."""
-
-    bundle_id: str
-    created_at: str
-    is_champion: bool
-    training: dict[str, Any]
-    """The manifest's training facts; empty when the manifest cannot be read."""
+def list_models(models_dir: ModelsDir) -> list[ModelRecord]:
+    """Return all models that are or were in a location, newest first; files are not verified."""
+    return sorted(
+        read_records(models_dir),
+        key=lambda record: (record.created_at or "", record.bundle_id),
+        reverse=True,
+    )
 
 
-def list_models(models_dir: Path) -> list[ModelRecord]:
-    """Return all bundles, newest first; files are not verified."""
-    current = champion_id(models_dir)
-    records = []
-    for bundle_id in list_bundle_ids(models_dir):
-        document = read_json(bundle_directory(models_dir, bundle_id) / MANIFEST_FILE) or {}
-        content = document.get("content")
-        training = content.get("training") if isinstance(content, dict) else None
-        records.append(
-            ModelRecord(
-                bundle_id=bundle_id,
-                created_at=str(document.get("created_at", "")),
-                is_champion=bundle_id == current,
-                training=training if isinstance(training, dict) else {},
-            )
-        )
-    return sorted(records, key=lambda record: (record.created_at, record.bundle_id), reverse=True)
-
-
-def find_bundle_id(models_dir: Path, reference: str | None) -> str:
+def find_bundle_id(models_dir: ModelsDir, reference: str | None) -> str:
     """Return the id that a reference means.
 
     Args:
-        models_dir: Where bundles are.
+        models_dir: The models location.
         reference: A bundle id or run id, the unique beginning of one, or None for the newest.
 
     Raises:
@@ -63,56 +34,34 @@ def find_bundle_id(models_dir: Path, reference: str | None) -> str:
     """
     records = list_models(models_dir)
     if not records:
-        raise RegistryError(f"no model in {models_dir.absolute()}; run `churn-train run` first")
+        raise RegistryError(f"no model in {place_of(models_dir)}; run `churn-train run` first")
     if reference is None:
-        return records[0].bundle_id
+        present = [record for record in records if not record.is_pruned]
+        return (present or records)[0].bundle_id
+    wanted = reference.strip()
     matches = [
         record
         for record in records
-        if record.bundle_id.startswith(reference)
-        or str(record.training.get("run_id", "")).startswith(reference)
+        if wanted
+        and (record.bundle_id.startswith(wanted) or (record.run_id or "").startswith(wanted))
     ]
-    if len(matches) == 1:
-        return matches[0].bundle_id
+    exact = [record for record in matches if record.bundle_id == wanted]
+    if len(exact or matches) == 1:
+        return (exact or matches)[0].bundle_id
     problem = "fits more than one model" if matches else "is not a model"
     raise RegistryError(
-        f"{reference!r} {problem} in {models_dir.absolute()}; found: {_names(matches or records)}"
+        f"{reference!r} {problem} in {place_of(models_dir)}; found: {_names(matches or records)}. "
+        "`churn-train models list` tells more of each"
     )
 
 
-def promote(models_dir: Path, reference: str | None, *, reason: str, dry_run: bool) -> Champion:
-    """Make a model the champion; the next ``dbt build`` scores with it.
-
-    Args:
-        models_dir: Where bundles are.
-        reference: See ``find_bundle_id``.
-        reason: Why, for the log.
-        dry_run: Verify the bundle, but leave the pointer alone.
-
-    Returns:
-        The pointer as it stands, or as it would.
-
-    Raises:
-        RegistryError: No such model.
-        BundleError: The bundle cannot be used; the pointer is unchanged.
-    """
-    bundle_id = find_bundle_id(models_dir, reference)
-    if not dry_run:
-        return set_champion(models_dir, bundle_id, reason=reason)
-    open_bundle(bundle_directory(models_dir, bundle_id))
-    previous = champion_id(models_dir)
-    return Champion(bundle_id=bundle_id, promoted_at="", reason=reason, previous_bundle_id=previous)
-
-
-def champion_id(models_dir: Path) -> str | None:
-    """Return the champion's id, or None; a damaged pointer counts as none, promoting repairs it."""
-    try:
-        champion = read_champion(models_dir)
-    except BundleIntegrityError:
-        return None
-    return champion.bundle_id if champion else None
+def champion_id(models_dir: ModelsDir) -> str | None:
+    """Return the bundle that scores; None before the first promotion."""
+    return read_registry(models_dir).champion_id
 
 
 def _names(records: Sequence[ModelRecord]) -> str:
-    """Return the ids of some models for a message."""
-    return ", ".join(record.bundle_id for record in records)
+    """Return the ids and stages of some models for a message."""
+    named = [f"{record.bundle_id} ({record.stage})" for record in records[:NAMED_MODELS]]
+    more = len(records) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")

@@ -7,13 +7,16 @@ import json
 from pathlib import Path
 
 import pytest
+from champion import forget_champion
 from training_example import Trained
 
-from churn_udf.bundle_store import open_bundle, open_champion, read_champion, read_promotions
+from churn_udf.bundle_store import open_bundle, open_champion
 from churn_udf.errors import BundleIntegrityError
+from churn_udf.registry import read_registry
 from trainer.errors import ParityError, RegistryError, RunError
 from trainer.pipeline import package_step
-from trainer.release.registry import find_bundle_id, list_models, promote
+from trainer.release.promotion import promote_candidate
+from trainer.release.registry import find_bundle_id, list_models
 from trainer.runs import open_run
 
 
@@ -77,17 +80,20 @@ def test_registry_lists_finds_and_promotes(trained: Trained) -> None:
     bundle_id = trained.outcome.bundle_id
     for reference in (None, bundle_id, bundle_id[:4], trained.outcome.run_id):
         assert find_bundle_id(models_dir, reference) == bundle_id
-    with pytest.raises(RegistryError, match="is not a model"):
-        find_bundle_id(models_dir, "zzz")
+    for reference in ("zzz", "", " "):
+        with pytest.raises(RegistryError, match=r"is not a model.*\(champion\).*models list"):
+            find_bundle_id(models_dir, reference)
     with pytest.raises(RegistryError, match="no model in"):
         find_bundle_id(models_dir / "none", None)
-    (models_dir / "champion.json").unlink()
-    before = len(read_promotions(models_dir))
-    planned = promote(models_dir, None, reason="why", dry_run=True)
-    assert (planned.bundle_id, read_champion(models_dir)) == (bundle_id, None)
-    done = promote(models_dir, None, reason="why", dry_run=False)
-    assert read_champion(models_dir) == done
-    assert len(read_promotions(models_dir)) == before + 1
+    forget_champion(models_dir)
+    planned = promote_candidate(models_dir, bundle_id, reason="why", dry_run=True)
+    assert (planned.champion_id, planned.was_moved, planned.moved_at) == (bundle_id, False, None)
+    assert read_registry(models_dir).transitions == ()
+    done = promote_candidate(models_dir, bundle_id, reason="why")
+    assert (done.was_moved, done.from_stage, done.previous_bundle_id) == (True, "candidate", None)
+    again = promote_candidate(models_dir, bundle_id, reason="again")
+    assert (again.was_moved, again.from_stage, again.reason) == (False, "champion", "why")
+    assert len(read_registry(models_dir).transitions) == 1
 
 
 def test_ambiguous_reference_is_refused(trained: Trained) -> None:
@@ -103,13 +109,14 @@ def test_ambiguous_reference_is_refused(trained: Trained) -> None:
 
 def test_damaged_bundle_is_not_promoted(trained: Trained) -> None:
     models_dir = trained.workspace.models_dir
-    (models_dir / "champion.json").unlink()
-    card = models_dir / "bundles" / trained.outcome.bundle_id / "MODEL_CARD.md"
+    forget_champion(models_dir)
+    bundle_id = trained.outcome.bundle_id
+    card = models_dir / "bundles" / bundle_id / "MODEL_CARD.md"
     card.write_text(card.read_text() + "!")
     for dry_run in (True, False):
         with pytest.raises(BundleIntegrityError, match=r"MODEL_CARD\.md"):
-            promote(models_dir, None, reason="", dry_run=dry_run)
-    assert read_champion(models_dir) is None
+            promote_candidate(models_dir, bundle_id, reason="", dry_run=dry_run)
+    assert read_registry(models_dir).champion_id is None
 
 
 def test_unreadable_manifest_is_listed_not_fatal(trained: Trained) -> None:
@@ -117,7 +124,7 @@ def test_unreadable_manifest_is_listed_not_fatal(trained: Trained) -> None:
     manifest = models_dir / "bundles" / trained.outcome.bundle_id / "manifest.json"
     manifest.write_text("{")
     (record,) = list_models(models_dir)
-    assert record.training == {}
+    assert (record.run_id, record.model_kind, record.stage) == (None, None, "champion")
     with pytest.raises(BundleIntegrityError):
         open_bundle(manifest.parent)
 

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 
-from churn_udf.bundles import bundle_directory, open_bundle
 from churn_udf.models_location import ModelsDir
-from churn_udf.registry import CHAMPION, Registry, move, read_registry
+from churn_udf.registry import CHAMPION, Registry, read_registry
+from churn_udf.registry_entries import actor
 from trainer.config import TrainConfig
 from trainer.progress import Progress
 from trainer.release.gate.checks import GateVerdict
 from trainer.release.gate.judge import Places, judge_candidate
+from trainer.release.promotion import Move, promote_candidate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Promotion:
     """What was decided about a candidate."""
 
-    bundle_id: str
-    previous_bundle_id: str | None
-    """The champion that it replaces, or would."""
-    is_promoted: bool
-    """Whether it is the champion now; of a dry run, whether it would be."""
-    is_override: bool = False
-    """Whether the gate refused and somebody decided otherwise."""
+    move: Move
+    """Made or planned; of a refused candidate, what was asked for."""
+    is_refused: bool
     verdict: GateVerdict | None = None
     """None where the gate was not asked."""
 
@@ -59,39 +56,42 @@ def promote_gated(
         ChampionChangedError: Somebody promoted while the gate was at work.
     """
     registry = read_registry(models_dir)
-    champion_id = registry.champion_id
-    if bundle_id == champion_id or has_proved_itself(registry, bundle_id):
-        verdict = None
-        open_bundle(bundle_directory(models_dir, bundle_id))
-        is_promoted = True
-    else:
+    verdict = None
+    if not has_proved_itself(registry, bundle_id):
         verdict = judge_candidate(models_dir, bundle_id, config, places, progress=progress)
-        champion_id = verdict.expected_champion
-        is_promoted = verdict.is_passed or is_override
     was_refused = verdict is not None and not verdict.is_passed
-    if is_promoted and not dry_run and bundle_id != champion_id:
-        move(
-            models_dir,
-            bundle_id,
-            CHAMPION,
+    checks = tuple(verdict.to_dicts()) if verdict else ()
+    if was_refused and not is_override:
+        asked = Move(
+            bundle_id=bundle_id,
+            from_stage=registry.stage_of(bundle_id),
+            to_stage=CHAMPION,
             reason=reason,
-            is_override=was_refused,
-            checks=verdict.to_dicts() if verdict else (),
-            expected_champion=champion_id,
+            moved_at=None,
+            moved_by=actor(),
+            is_override=False,
+            checks=checks,
+            champion_id=registry.champion_id,
+            previous_bundle_id=registry.previous_champion_id,
+            was_moved=False,
+            dry_run=dry_run,
         )
-    previous = champion_id if bundle_id != champion_id else registry.previous_champion_id
-    return Promotion(
-        bundle_id=bundle_id,
-        previous_bundle_id=previous,
-        is_promoted=is_promoted,
-        is_override=is_promoted and was_refused,
-        verdict=verdict,
+        return Promotion(move=asked, is_refused=True, verdict=verdict)
+    done = promote_candidate(
+        models_dir,
+        bundle_id,
+        reason=reason,
+        is_override=was_refused,
+        dry_run=dry_run,
+        checks=checks,
+        expected_champion=verdict.expected_champion if verdict else registry.champion_id,
     )
+    return Promotion(move=done, is_refused=False, verdict=verdict)
 
 
 def has_proved_itself(registry: Registry, bundle_id: str) -> bool:
-    """Return whether a bundle became champion before without an override."""
-    return any(
+    """Return whether a bundle is the champion, or became it before without an override."""
+    return bundle_id == registry.champion_id or any(
         entry.bundle_id == bundle_id and entry.to_stage == CHAMPION and not entry.is_override
         for entry in registry.transitions
     )

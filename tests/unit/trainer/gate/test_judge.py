@@ -293,11 +293,11 @@ def test_refused_candidate_moves_nothing_until_somebody_overrides(trained: Train
     for options in ({}, {"dry_run": True}, {"dry_run": True, "is_override": True}):
         promote(trained, bad, **options)
         assert files_of(trained.root) == before
-    assert not promote(trained, bad).is_promoted
+    assert promote(trained, bad).is_refused
     assert read_registry(models_dir).champion_id == champion
     forced = promote(trained, bad, is_override=True, reason="to see")
-    assert forced.is_promoted
-    assert forced.is_override
+    assert not forced.is_refused
+    assert forced.move.is_override
     entry = read_registry(models_dir).transitions[-1]
     assert (entry.bundle_id, entry.is_override, entry.reason) == (bad, True, "to see")
     refused = {check["name"] for check in entry.checks if not check["is_passed"]}
@@ -305,7 +305,7 @@ def test_refused_candidate_moves_nothing_until_somebody_overrides(trained: Train
     back = promote(trained, champion)
     assert back.verdict is None
     assert read_registry(models_dir).champion_id == champion
-    assert not promote(trained, bad).is_promoted, "an override proves nothing"
+    assert promote(trained, bad).is_refused, "an override proves nothing"
 
 
 def files_of(root: Path) -> dict[str, float]:
@@ -316,11 +316,12 @@ def test_passed_candidate_is_promoted_with_its_checks(trained: Trained) -> None:
     models_dir = trained.workspace.models_dir
     good = copy_of_bundle(models_dir, trained.outcome.bundle_id, None, _older)
     planned = promote(trained, good, dry_run=True)
-    assert planned.is_promoted
+    assert not planned.is_refused
+    assert not planned.move.was_moved
     assert read_registry(models_dir).champion_id == trained.outcome.bundle_id
     done = promote(trained, good, is_override=True)
-    assert not done.is_override, "there was nothing to override"
-    assert done.previous_bundle_id == trained.outcome.bundle_id
+    assert not done.move.is_override, "there was nothing to override"
+    assert done.move.previous_bundle_id == trained.outcome.bundle_id
     entry = read_registry(models_dir).transitions[-1]
     assert (entry.to_stage, entry.is_override) == (CHAMPION, False)
     assert {check["name"] for check in entry.checks} >= {"champion_auroc", "parity"}
@@ -340,7 +341,7 @@ def test_promotion_meanwhile_is_noticed(trained: Trained, monkeypatch: pytest.Mo
         return verdict
 
     monkeypatch.setattr(promoting, "judge_candidate", slow)
-    with pytest.raises(ChampionChangedError, match="somebody promoted in between"):
+    with pytest.raises(ChampionChangedError, match="in between"):
         promote(trained, good)
     assert read_registry(models_dir).champion_id == rival
 
