@@ -68,6 +68,14 @@ def test_override_needs_a_reason(trained: Trained, invoke: Invoke, bad: str) -> 
     assert champion() == trained.outcome.bundle_id
 
 
+def test_only_champions_pass_the_gate(trained: Trained, invoke: Invoke, bad: str) -> None:
+    shadow = parse(invoke("models", "promote", bad, "--stage", "shadow", "--json"))
+    assert (shadow["to_stage"], shadow["was_moved"]) == ("shadow", True)
+    useless = invoke("promote", bad, "--stage", "shadow", "--override", "--reason", "x")
+    assert useless.exit_code == 2
+    assert champion() == trained.outcome.bundle_id
+
+
 def test_override_is_logged_with_reason_and_checks(
     trained: Trained, invoke: Invoke, bad: str
 ) -> None:

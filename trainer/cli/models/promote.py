@@ -47,6 +47,8 @@ def command(
     """
     if is_override and not (reason or "").strip():
         raise click.UsageError("--override needs --reason TEXT: it is kept in the log")
+    if is_override and stage != "champion":
+        raise click.UsageError(f"--override with --stage {stage}: only champions pass the gate")
     from trainer.release.promotion import promote_candidate
     from trainer.release.registry import find_bundle_id
 

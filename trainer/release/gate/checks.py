@@ -12,7 +12,7 @@ from trainer.runs import finite_or_none
 
 NEXT_HINT = (
     "look at the report, then change the data or settings; "
-    "`churn-train promote BUNDLE --override --reason '...'` promotes it all the same"
+    "`churn-train models promote BUNDLE --override --reason '...'` promotes it all the same"
 )
 T = TypeVar("T")
 

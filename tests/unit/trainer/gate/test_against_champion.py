@@ -19,9 +19,10 @@ from trainer.release.gate.against_champion import (
     IN_SAMPLE,
     RECIPE,
     UNFAIR,
+    against_champion,
     footing_of,
 )
-from trainer.release.gate.evidence import Model
+from trainer.release.gate.evidence import Model, Recipe, cutoff_of_snapshot
 from trainer.release.gate.shipped_checks import (
     Outcomes,
     Sampling,
@@ -164,3 +165,31 @@ def test_champion_that_alone_knows_the_labels_decides_nothing(trained: Trained) 
     assert found["champion_auroc"].detail["footing"] == UNFAIR
     assert found["champion_auroc"].is_passed
     assert "decides nothing" in found["champion_auroc"].message
+
+
+@pytest.mark.parametrize("is_good", [True, False], ids=["holds-up", "does-not"])
+def test_test_predictions_may_hold_up_against_a_champion_that_memorised(
+    trained: Trained, is_good: bool
+) -> None:
+    models_dir, champion = trained.workspace.models_dir, trained.outcome.bundle_id
+    snapshot, config = trained.snapshot, tiny_config()
+    cutoff = cutoff_of_snapshot(snapshot, CUTOFF, config)
+    labels = cutoff.outcomes.labels
+    told = 0.2 + 0.6 * labels if is_good else np.full(len(labels), 0.5)
+    users = cutoff.outcomes.users.tolist()
+    recipe = Recipe(cutoff_date=CUTOFF, probabilities=dict(zip(users, told, strict=True)))
+    weak = np.full(len(labels), labels.mean())
+    checks = against_champion(
+        models_dir,
+        champion,
+        Model.open(models_dir, champion),
+        cutoff,
+        weak,
+        recipe,
+        snapshot,
+        config,
+    )
+    assert [check.name for check in checks] == ["champion_auroc", "champion_log_loss"]
+    assert [check.is_passed for check in checks] == [is_good, is_good]
+    how = "a champion that knows these labels" if is_good else "bundle against bundle, in sample"
+    assert how in checks[0].message
