@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from champion import forget_champion
 from training_example import Trained, quiet_workspace, tiny_config
 
 from churn_udf.bundle_store import open_bundle, read_champion, set_champion
@@ -219,7 +220,7 @@ def test_unpromoted_model_is_promoted_by_the_next_run(trained: Trained) -> None:
 
 
 def test_gate_keeps_the_bundle_but_not_the_crown(trained: Trained) -> None:
-    (trained.workspace.models_dir / "champion.json").unlink()
+    forget_champion(trained.workspace.models_dir)
     config = tiny_config(gate__min_auroc=1.1)
     outcome = train_snapshot(trained.snapshot, config, trained.workspace)
     assert outcome.gate_error is not None
