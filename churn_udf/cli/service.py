@@ -72,7 +72,7 @@ class CurrentScorer:
         It has to be for the same settings and features, since the rows that come are.
         """
         present = self.scorer.bundle
-        bundle_id = "of an unreadable pointer"
+        bundle_id = "of an unreadable registry"
         try:
             champion = read_champion(models_dir)
             if champion is None or champion.bundle_id == present.bundle_id:

@@ -107,7 +107,7 @@ def session_models_dir(session: Any) -> ModelsDir:
     Raises:
         SettingsError: The profile lacks the plugin.
     """
-    (stated,) = session.execute("select getvariable(?)", [MODELS_DIR_VARIABLE]).fetchone()
+    ((stated,),) = session.execute("select getvariable(?)", [MODELS_DIR_VARIABLE]).fetchall()
     if stated is None:
         raise SettingsError(
             "the dbt target has no churn plugin; add to it in profiles.yml: plugins: "

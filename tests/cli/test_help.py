@@ -11,24 +11,39 @@ import pytest
 from click.testing import Result
 
 from trainer.cli import COMMANDS, LazyGroup, main
+from trainer.cli.models import COMMANDS as MODELS_COMMANDS
 from trainer.config import TrainConfig
 
 HEAVY = ("torch", "transformers", "dbt", "duckdb", "pandas", "numpy", "pyarrow", "sklearn")
 
 
-def commands() -> dict[str, click.Command]:
-    context = click.Context(main)
-    assert isinstance(main, LazyGroup)
-    found = {name: main.get_command(context, name) for name in main.list_commands(context)}
+LEAVES = (
+    *(name for name in COMMANDS if name != "models"),
+    *(f"models {name}" for name in MODELS_COMMANDS),
+)
+"""Commands that do something."""
+
+
+def members(group: click.Command) -> dict[str, click.Command]:
+    context = click.Context(group)
+    assert isinstance(group, LazyGroup)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
     return {name: command for name, command in found.items() if command is not None}
 
 
+def commands() -> dict[str, click.Command]:
+    found = members(main)
+    models = members(found.pop("models"))
+    return {**found, **{f"models {name}": command for name, command in models.items()}}
+
+
 def test_every_listed_command_exists() -> None:
-    assert list(commands()) == list(COMMANDS)
+    assert list(members(main)) == list(COMMANDS)
+    assert list(commands()) == list(LEAVES)
     assert main.get_command(click.Context(main), "nothing") is None  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=str)
+@pytest.mark.parametrize("arguments", [[], ["models"], *(name.split() for name in LEAVES)], ids=str)
 def test_help_imports_nothing_heavy_and_is_quick(arguments: list[str]) -> None:
     code = (
         "import sys\n"
@@ -52,7 +67,7 @@ def test_group_help_lists_every_command(invoke: Callable[..., Result]) -> None:
         assert re.search(rf"^  {name} ", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", LEAVES)
 def test_every_option_has_help_and_a_default(name: str) -> None:
     command = commands()[name]
     context = click.Context(command)
@@ -64,7 +79,7 @@ def test_every_option_has_help_and_a_default(name: str) -> None:
             assert "[default: " in record[1], f"{name} {parameter.name}"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", LEAVES)
 def test_every_command_has_json_and_quiet(name: str) -> None:
     assert {"as_json", "quiet"} <= {parameter.name for parameter in commands()[name].params}
 

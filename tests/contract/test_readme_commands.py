@@ -149,7 +149,7 @@ def test_own_data_is_scored(outputs: dict[str, str], clone: Path) -> None:
     scores = current_scores(clone / "churn.duckdb")
     assert len(scores) > 100
     assert all(0.0 <= probability <= 1.0 for _, probability in scores)
-    assert (clone / "models" / "champion.json").is_file()
+    assert list((clone / "models" / "registry").glob("*.json"))
 
 
 @pytest.mark.integration

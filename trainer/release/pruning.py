@@ -16,7 +16,7 @@ from churn_udf.bundles import list_bundle_ids, read_bundle_file
 from churn_udf.contracts.bundle import BUNDLES_DIR, MANIFEST_FILE, METRICS_FILE
 from churn_udf.errors import StageError
 from churn_udf.model_records import PRUNED_DIR
-from churn_udf.models_location import ModelsDir, store_of
+from churn_udf.models_location import FolderStore, ModelsDir, cache_folder, is_url, store_of
 from churn_udf.registry import Registry, note_pruned, read_registry, was_made_since
 from trainer.release.registry import list_models
 
@@ -148,4 +148,6 @@ def _delete(models_dir: ModelsDir, bundle_id: str, *, dry_run: bool) -> int:
     }
     store.create(f"{PRUNED_DIR}/{bundle_id}.json", json.dumps(known).encode())
     store.delete(folder, last=MANIFEST_FILE)
+    if isinstance(models_dir, str) and is_url(models_dir):  # the copy on this machine
+        FolderStore(cache_folder(models_dir)).delete(folder, last=MANIFEST_FILE)
     return byte_count

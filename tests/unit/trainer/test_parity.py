@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import duckdb
 import pyarrow as pa
 import pytest
+from champion import forget_champion
 from training_example import Trained
 
 from churn_udf.bundle_store import open_champion
@@ -110,6 +110,6 @@ def test_other_windows_are_refused(trained: Trained, connection: Any) -> None:
 
 
 def test_no_champion_is_refused(trained: Trained, connection: Any) -> None:
-    Path(trained.workspace.models_dir, "champion.json").unlink()
+    forget_champion(trained.workspace.models_dir)
     with pytest.raises(BundleNotFoundError, match="churn-train run"):
         compare(trained, connection)

@@ -14,7 +14,7 @@ from fake_bundles import fake_bundle
 from churn_udf.bundle_store import list_bundle_ids
 from churn_udf.errors import BundleNotFoundError, StorageError
 from churn_udf.model_records import read_records
-from churn_udf.models_location import FolderStore, UrlStore, store_of
+from churn_udf.models_location import FolderStore, UrlStore, cache_folder, store_of
 from churn_udf.registry import CHAMPION, SHADOW, move, note_pruned, read_registry, roll_back
 from trainer.release import pruning
 from trainer.release.model_facts import describe_model
@@ -61,6 +61,9 @@ def test_files_of_what_nobody_needs_go(models_dir: Any) -> None:
     assert size - done.byte_count == sum(store_of(models_dir).sizes("bundles").values())
     assert done.kept_ids == list_bundle_ids(models_dir) == tuple(sorted([second, third, shadow]))
     assert prune(models_dir).pruned == ()
+    if isinstance(models_dir, str):
+        copies = (cache_folder(models_dir) / "bundles").iterdir()
+        assert {path.name for path in copies} == {second, third, shadow}
     assert roll_back(models_dir, reason="test").bundle_id == second
 
 

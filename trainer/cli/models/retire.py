@@ -12,7 +12,9 @@ from trainer.cli.models.moves import emit_move
 
 @click.command(name="retire")
 @click.argument("bundle")
-@click.option("--reason", required=True, help="Why, for the log; must be given.")
+@click.option(
+    "--reason", required=True, help="Why, for the log.  [default: none, it must be given]"
+)
 @shared.models_dir_option
 @shared.dry_run_option
 @shared.output_options

@@ -64,7 +64,7 @@ def model_page(facts: Mapping[str, Any]) -> str:
         ],
         ["moves", *map(_move_line, facts["history"])],
         ["gate, when it was last promoted", *map(_check_line, facts["checks"])],
-        ["test", *(_line(name, format_interval(one)) for name, one in facts["test"].items())],
+        ["test", *(_line(name, _interval(one)) for name, one in facts["test"].items())],
         ["what scores", _line(str(ensemble.get("kind", "-")), weights)] if ensemble else [],
         ["training", *(_line(name, _shown(value)) for name, value in sorted(plain.items()))],
         [f"{'rows of':<12}{'rows':>10}{'churned':>9}  cutoffs", *map(_part_line, ordered)],
@@ -99,7 +99,7 @@ def difference_page(document: Mapping[str, Any]) -> str:
     if document["metrics"]:
         lines += ["", f"{'test metric':<{NAME_WIDTH}}{'a':>22}{'b':>22}{'b - a':>9}"]
         for one in document["metrics"]:
-            pair = [format_interval(one[side]) if one[side] else "-" for side in ("a", "b")]
+            pair = [_interval(one[side]) for side in ("a", "b")]
             gap = "-" if one["difference"] is None else f"{one['difference']:+.3f}"
             lines.append(f"{one['name']:<{NAME_WIDTH}}{pair[0]:>22}{pair[1]:>22}{gap:>9}")
         if not document["is_same_test"]:
@@ -187,6 +187,12 @@ def _shown(value: Any) -> str:
 def _moment(text: str | None) -> str:
     """Return date and minute."""
     return str(text or "-")[:16].replace("T", " ")
+
+
+def _interval(metric: Any) -> str:
+    """Return a metric with its interval, as far as it is known."""
+    stated = metric if isinstance(metric, Mapping) else {}
+    return format_interval({**dict.fromkeys(("value", "low", "high")), **stated})
 
 
 def _number(value: float | None) -> str:

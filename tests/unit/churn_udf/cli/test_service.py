@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from champion import newest_entry
 from factories import model_settings, tiny_bundle
 from score_example import (
     FEATURES,
@@ -23,7 +24,6 @@ from churn_udf.bundle_store import open_champion, set_champion
 from churn_udf.cli.arrivals import Arrivals
 from churn_udf.cli.doors import MAX_LINE_BYTES, ArrowDoor, Door, JsonDoor
 from churn_udf.cli.service import CurrentScorer, Service, warmed
-from churn_udf.contracts.bundle import CHAMPION_FILE
 from churn_udf.errors import InputError
 from churn_udf.scoring import Scorer
 
@@ -249,7 +249,7 @@ def test_the_champion_is_followed(
     assert len(logged) == 1
 
 
-@pytest.mark.parametrize("trouble", ["settings", "features", "damaged", "pointer"])
+@pytest.mark.parametrize("trouble", ["settings", "features", "damaged", "registry"])
 def test_a_champion_that_cannot_be_used_is_told_once_and_the_former_stays(
     current: CurrentScorer, models_dir: Path, logged: list[str], trouble: str
 ) -> None:
@@ -260,13 +260,16 @@ def test_a_champion_that_cannot_be_used_is_told_once_and_the_former_stays(
     set_champion(models_dir, second.bundle_id, reason="test")
     if trouble == "damaged":
         (second.directory / "metrics.json").write_text("{ }", encoding="utf-8")
-    if trouble == "pointer":
-        (models_dir / CHAMPION_FILE).write_text("{", encoding="utf-8")
+    entry = newest_entry(models_dir)
+    whole = entry.read_text(encoding="utf-8")
+    if trouble == "registry":
+        entry.write_text("{", encoding="utf-8")
     for _ in range(3):
         current.refresh(models_dir)
     assert current.scorer.bundle.bundle_id == first.bundle_id
     assert len(logged) == 1
     assert f"going on with {first.bundle_id}" in logged[0]
+    entry.write_text(whole, encoding="utf-8")
     third = promoted_bundle(models_dir, seed=2)
     current.refresh(models_dir)
     assert current.scorer.bundle.bundle_id == third.bundle_id
