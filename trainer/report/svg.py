@@ -134,7 +134,7 @@ class Chart:
             )
         self._parts.append(
             f'<circle class="dot s{series}{" hollow" if is_hollow else ""}" cx="{x:.1f}" '
-            f"cy=\"{y:.1f}\" r=\"4.5\" {self._tip('circle', tip)}"
+            f'cy="{y:.1f}" r="4.5" {self._tip("circle", tip)}'
         )
 
     def label(self, at: tuple[float, float], text: str, *, css: str = "label") -> None:
