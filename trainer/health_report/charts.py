@@ -19,7 +19,7 @@ HEIGHT = 250
 MAX_TICKS = 5
 LONG_SPAN_DAYS = 120
 NUM_SCORE_BINS = 20
-MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 SPARK_WIDTH, SPARK_HEIGHT = 132, 30
 Point = tuple[date, float]
 
@@ -99,6 +99,7 @@ def cutoff_chart(
     level, level_name = reference
     held = [*values, *(end for end in (*limits, level) if end is not None)]
     pad = 0.08 * (max(held) - min(held)) or 0.05 * abs(held[0]) or 0.05
+    room = 2.2 * pad if changes else pad  # for the names of the models
     low = min(held) if limits[0] == min(held) else min(held) - pad
     margin = 2.0 if len(dates) < 2 else 0.03 * (dates[-1] - dates[0]).days
     chart = Chart(
@@ -111,7 +112,7 @@ def cutoff_chart(
             dates=tuple(dates),
             kind="number",
         ),
-        y=Axis(label="", low=max(low, 0.0), high=min(max(held) + pad, 1.0), kind=kind),
+        y=Axis(label="", low=max(low, 0.0), high=min(max(held) + room, 1.0), kind=kind),
         height=HEIGHT,
         left=54,
         has_titles=True,
@@ -199,7 +200,8 @@ def score_chart(scores: Mapping[str, Any]) -> ChartView | None:
         has_titles=True,
     )
     for place, one in now.items():
-        tip = f"{place * step:.0%} to {(place + 1) * step:.0%}: {count(one['user_count'])} customers"
+        span, customers = f"{place * step:.0%} to {(place + 1) * step:.0%}", one["user_count"]
+        tip = f"{span}: {count(customers)} customers"
         chart.bar((place * step, (place + 1) * step), one["share"], 9, tip)
     legend = [(9, f"cutoff {day(scores['cutoff_date'])}")]
     if before:

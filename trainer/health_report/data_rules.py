@@ -47,7 +47,7 @@ def volumes(found: Mapping[str, Any]) -> Reason:
             level=ACT,
             text=f"On {day(found['newest_date'])} the number of events was far from what is "
             f"usual: {names}.",
-            short=f"{plural(len(wrong), 'event type')} far from the usual volume",
+            short=joined([_volume_words(one) for one in wrong[:NUM_NAMED]]),
             anchor="volumes",
         )
     if odd:
@@ -56,7 +56,7 @@ def volumes(found: Mapping[str, Any]) -> Reason:
             name="volumes",
             level=LOOK,
             text=f"Within a week the number of events was unusual: {names}.",
-            short=f"{plural(len(odd), 'event type')} with an unusual volume this week",
+            short="this week an unusual number of events: " + names,
             anchor="volumes",
         )
     return Reason(
@@ -65,6 +65,16 @@ def volumes(found: Mapping[str, Any]) -> Reason:
         text=f"As many events arrive as usual, of {plural(len(found['types']), 'type')}.",
         anchor="volumes",
     )
+
+
+def _volume_words(one: Mapping[str, Any]) -> str:
+    """Say on which side of what is usual the newest day of an event type lies."""
+    newest, name = one["newest"], one["event_type"]
+    events, low = number(newest["event_count"]), number(newest["expected_low"])
+    if not events:
+        return f"no {name} events"
+    side = "fewer" if low is not None and events < low else "more"
+    return f"far {side} {name} events than usual"
 
 
 def drift(found: Mapping[str, Any]) -> Reason:

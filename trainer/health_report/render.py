@@ -32,6 +32,7 @@ from trainer.report.page import page_environment, source_of
 
 CSS_LEVELS = {"healthy": "good", "look": "even", "act": "bad"}
 NUM_DRIFT_SHOWN = 10
+NUM_CUTOFFS_SHOWN = 7
 NUM_DRIFT_LISTED = 200
 
 
@@ -56,6 +57,7 @@ def render_health(facts: Mapping[str, Any], *, title: str = "Is the churn model 
         num_drift_shown=NUM_DRIFT_SHOWN,
         num_drift_listed=NUM_DRIFT_LISTED,
         num_log_shown=NUM_LOG_SHOWN,
+        num_cutoffs_shown=NUM_CUTOFFS_SHOWN,
     )
     return environment.get_template("health.html.j2").render(
         title=title,

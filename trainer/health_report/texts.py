@@ -6,6 +6,8 @@ import math
 from datetime import date, datetime
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from trainer.report.words import MISSING
 
 SHORT_ID = 8
@@ -102,6 +104,15 @@ def joined(parts: list[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
+def ticked(text: str) -> Markup:
+    """Write what stands between backticks as code; everything is escaped."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    )
+
+
 FILTERS = {
     "percent": percent,
     "points": points,
@@ -111,5 +122,6 @@ FILTERS = {
     "day": day,
     "moment": moment,
     "short_id": short_id,
+    "ticked": ticked,
     "plural": plural,
 }

@@ -13,7 +13,7 @@ from typing import Any
 from trainer.health_report import data_rules, service_rules
 from trainer.health_report.reasons import ACT, FINE, LOOK, NUM_NAMED, UNKNOWN, Limits, Reason
 from trainer.health_report.tables import HealthTables
-from trainer.health_report.texts import joined
+from trainer.health_report.texts import joined, plural
 
 HEALTHY = "healthy"
 HEADLINES = {HEALTHY: "Healthy", LOOK: "Look at this", ACT: "Act now"}
@@ -73,8 +73,8 @@ def _headline(level: str, reasons: Sequence[Reason]) -> str:
         return f"{HEADLINES[level]}: {said}."
     named = [reason.short or reason.text for reason in reasons if reason.level == level]
     more = len(named) - NUM_NAMED
-    shown = named[:NUM_NAMED] + ([f"{more} more"] if more > 0 else [])
-    return f"{HEADLINES[level]}: {joined(shown)}."
+    shown = named[:NUM_NAMED] + ([f"and {plural(more, 'more reason')}"] if more > 0 else [])
+    return HEADLINES[level] + ": " + "; ".join(shown) + "."
 
 
 def _ordered(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
