@@ -5,6 +5,7 @@ ten have matured; `make_warehouse(..., kind="act")` adds what should alarm.
 """
 
 import datetime
+import functools
 import json
 import math
 
@@ -87,19 +88,25 @@ def make_warehouse(path=":memory:", *, kind="healthy", seed=0):
     connection = duckdb.connect(str(path))
     for name, columns in SCHEMAS.items():
         connection.execute(f"create table {name} ({columns})")
-    if kind != "empty":
-        for name, rows in made_up_rows(kind, np.random.default_rng(seed)).items():
-            insert(connection, name, rows)
+    for name, rows in _arrow_tables(kind, seed).items():
+        connection.register("added", rows)
+        connection.execute(f"insert into {name} by name select * from added")
+        connection.unregister("added")
     return connection
 
 
-def insert(connection, table, rows):
-    """Add rows, given as dicts that may lack columns."""
+@functools.cache
+def _arrow_tables(kind, seed):
+    """Return the rows of tables that are not empty, made once."""
+    if kind == "empty":
+        return {}
+    made = made_up_rows(kind, np.random.default_rng(seed))
+    return {name: _arrow(rows) for name, rows in made.items() if rows}
+
+
+def _arrow(rows):
     names = list(dict.fromkeys(name for row in rows for name in row))
-    added = pa.table({name: [row.get(name) for row in rows] for name in names})
-    if rows:
-        connection.execute(f"insert into {table} by name select * from added")
-    return added
+    return pa.table({name: [row.get(name) for row in rows] for name in names})
 
 
 def made_up_rows(kind, rng):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import date, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from markupsafe import Markup, escape
 from trainer.report.words import MISSING
 
 SHORT_ID = 8
+_DATE = re.compile(r"\b\d{4}-\d{2}-\d{2}\b")
 LEVEL_WORDS = {"fine": "fine", "look": "look", "act": "act", "unknown": "not known"}
 SEVERITY_WORDS = {"ok": "fine", "warn": "warning", "error": "error"}
 CAUSES = {
@@ -105,12 +107,17 @@ def joined(parts: list[str]) -> str:
 
 
 def ticked(text: str) -> Markup:
-    """Write what stands between backticks as code; everything is escaped."""
+    """Write what stands between backticks as code, and dates unbroken; everything is escaped."""
     parts = text.split("`")
     return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        Markup("<code>{}</code>").format(part) if place % 2 else _with_whole_dates(part)
         for place, part in enumerate(parts)
     )
+
+
+def _with_whole_dates(text: str) -> Markup:
+    """Escape a text and keep its dates from being broken at the end of a line."""
+    return Markup(_DATE.sub(r'<span class="date">\g<0></span>', str(escape(text))))
 
 
 FILTERS = {
