@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from churn_udf.errors import ChurnError
 from trainer.cli import options as shared
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 )
 @shared.warehouse_options
 @shared.models_dir_option
+@shared.config_options
 @shared.output_options
 def command(out: Path, users: int, **options: Any) -> None:
     """Write one HTML page on the model in service: is it healthy, and what is next.
@@ -44,13 +47,23 @@ def command(out: Path, users: int, **options: Any) -> None:
     models_dir = shared.resolve_models_dir(options, warehouse)
     with shared.make_progress(options).step("report"):
         tables = read_health(warehouse, models_dir, users=users)
-        facts = health_facts(tables, retraining=retraining_plan(warehouse, models_dir))
+        plan, problem = retraining_plan(warehouse, options, models_dir)
+        facts = health_facts(tables, retraining=plan, retraining_problem=problem)
         write_page(out, render_health(facts))
     text = f"{facts['verdict']['headline']}\n{out.absolute()}"
     shared.emit(options, {"path": str(out), **facts}, text)
 
 
-def retraining_plan(warehouse: Warehouse, models_dir: Any) -> Mapping[str, Any] | None:
-    """Return whether a new model is due, as ``run --if-due`` says it; None where not known."""
-    del warehouse, models_dir
-    return None
+def retraining_plan(
+    warehouse: Warehouse, options: dict[str, Any], models_dir: Any
+) -> tuple[Mapping[str, Any] | None, str | None]:
+    """Return whether a new model is due, as ``run --if-due`` says it, or why that is not known."""
+    try:
+        retraining = importlib.import_module("trainer.retraining")
+    except ModuleNotFoundError:
+        return None, None
+    settings: Any = shared.make_config(options)
+    try:
+        return retraining.plan(warehouse, settings.retraining, models_dir).to_dict(), None
+    except ChurnError as error:
+        return None, str(error)

@@ -12,7 +12,7 @@ from trainer.health_report.tables import HealthTables
 from trainer.health_report.texts import count, day, joined, metric, number, percent, plural
 
 
-def data(found: Mapping[str, Any], limits: Limits) -> Reason:
+def data(found: Mapping[str, Any], max_days: int, limits: Limits) -> Reason:
     """Do events still arrive?"""
     age = found["age_days"]
     if age is None:
@@ -22,9 +22,11 @@ def data(found: Mapping[str, Any], limits: Limits) -> Reason:
             text="How new the data are is not known.",
             anchor="volumes",
         )
-    text = f"The newest event is of {day(found['newest_event_date'])}, {plural(age, 'day')} ago."
-    level = ACT if age > limits.act_data_days else LOOK if age > limits.look_data_days else FINE
-    clause = f"the newest event is {plural(age, 'day')} old"
+    complete = day(found["newest_complete_date"])
+    text = f"The newest complete day of events is {complete}, {plural(age, 'day')} ago."
+    most = max_days or limits.act_data_days
+    level = ACT if age > most else LOOK if 2 * age > most else FINE
+    clause = f"the data are {plural(age, 'day')} old"
     return Reason(name="data", level=level, text=text, short=clause, anchor="volumes")
 
 
@@ -45,8 +47,8 @@ def volumes(found: Mapping[str, Any]) -> Reason:
         return Reason(
             name="volumes",
             level=ACT,
-            text=f"On {day(found['newest_date'])} the number of events was far from what is "
-            f"usual: {names}.",
+            text=f"By {day(found['newest_date'])} the number of events is far from what is "
+            f"usual: {names} that day.",
             short=joined([_volume_words(one) for one in wrong[:NUM_NAMED]]),
             anchor="volumes",
         )
@@ -71,10 +73,11 @@ def _volume_words(one: Mapping[str, Any]) -> str:
     """Say on which side of what is usual the newest day of an event type lies."""
     newest, name = one["newest"], one["event_type"]
     events, low = number(newest["event_count"]), number(newest["expected_low"])
-    if not events:
+    reason = str(newest["reason"] or "")
+    if reason == "silent" or (not reason and not events):
         return f"no {name} events"
-    side = "fewer" if low is not None and events < low else "more"
-    return f"far {side} {name} events than usual"
+    is_below = reason.endswith("below") if reason else low is not None and (events or 0.0) < low
+    return f"far {'fewer' if is_below else 'more'} {name} events than usual"
 
 
 def drift(found: Mapping[str, Any]) -> Reason:

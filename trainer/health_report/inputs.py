@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from trainer.health_report.absence import BUILD, absence
@@ -111,13 +111,15 @@ def volume_facts(tables: HealthTables) -> dict[str, Any]:
         )
     types.sort(key=_oddest_first)
     bounds = next(iter(tables.rows("bounds")), {})
-    newest_event = bounds.get("newest_event_date") or max(
+    end = bounds.get("data_end_date")
+    newest_event = end - timedelta(days=1) if end else bounds.get("newest_event_date")
+    newest_event = newest_event or max(
         (row["event_date"] for row in tables.rows("volumes") if row["event_count"]), default=None
     )
     return {
         "absence": absence(tables, "volumes", "No day of events has been counted yet.", BUILD),
         "newest_date": newest_day,
-        "newest_event_date": newest_event,
+        "newest_complete_date": newest_event,
         "age_days": days_between(newest_event, tables.as_of),
         "types": types,
     }

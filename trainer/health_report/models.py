@@ -15,6 +15,7 @@ TRAIN = "churn-train run"
 PASSED_NAMES = ("is_passed", "passed", "is_met", "ok")
 """How a check of the gate may say that it holds."""
 NUM_LOG_SHOWN = 12
+WAITING = "newer than the champion and a candidate still: the gate refused it, or nobody asked it"
 
 
 def model_facts(tables: HealthTables) -> dict[str, Any]:
@@ -57,29 +58,34 @@ def champion_facts(tables: HealthTables) -> dict[str, Any] | None:
 def refused_candidates(
     models: Sequence[Mapping[str, Any]], log: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return models that the gate refused and nobody forced into service, newest first.
+    """Return models that were not let into service, newest first.
 
-    A model is refused when the newest entry of it that holds checks has one that fails; or when
-    its stage says so.
+    Those of which the log says that the gate refused them, unless somebody forced them; and
+    candidates newer than the champion, of which nobody has logged why they wait.
     """
+    champion = next((model for model in models if model["is_champion"]), None)
+    since = champion["created_at"] if champion else None
     found = []
     for model in models:
         if model["stage"] in ("champion", "shadow") or model["is_champion"]:
             continue
         entries = [entry for entry in log if entry["bundle_id"] == model["bundle_id"]]
         judged = next((entry for entry in entries if checks_of(entry)), None)
-        failed = [check for check in checks_of(judged) if check_holds(check) is False]
-        said = str(model.get("stage_reason") or "")
         if judged is not None and judged["is_override"]:
             continue
-        if failed or said.lower().startswith(("refused", "not promoted")):
+        failed = [check for check in checks_of(judged) if check_holds(check) is False]
+        said = str(model.get("stage_reason") or "")
+        is_refused = bool(failed) or said.lower().startswith(("refused", "not promoted"))
+        made = model.get("created_at")
+        is_waiting = model["stage"] == "candidate" and bool(since and made and made > since)
+        if is_refused or is_waiting:
             found.append(
                 {
                     "bundle_id": model["bundle_id"],
-                    "reason": said or str(judged["reason"] if judged else ""),
+                    "is_refused": is_refused,
+                    "reason": said or (WAITING if is_waiting else ""),
                     "failed_checks": failed,
-                    "refused_at": (judged or {}).get("moved_at") or model.get("stage_since"),
-                    "created_at": model.get("created_at"),
+                    "refused_at": (judged or {}).get("moved_at") or made or model["stage_since"],
                 }
             )
     return sorted(found, key=lambda one: str(one["refused_at"] or ""), reverse=True)

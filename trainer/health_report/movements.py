@@ -39,10 +39,12 @@ def mover_facts(tables: HealthTables) -> dict[str, Any]:
 def tier_matrix(tables: HealthTables) -> dict[str, Any]:
     """Return how many users went from which tier to which, the riskiest tier first."""
     counts = {
-        (row["previous_tier"], row["tier"]): row["user_count"] for row in tables.rows("tier_moves")
+        (row["previous_tier"], row["tier"]): row["user_count"]
+        for row in tables.rows("tier_moves")
+        if row["previous_tier"] is not None and row["tier"] is not None
     }
     order = [row["risk_tier"] for row in tables.rows("tier_order")]
-    named = {tier for pair in counts for tier in pair if tier is not None}
+    named = {tier for pair in counts for tier in pair}
     names = [tier for tier in order if tier in named]
     matrix = [[counts.get((before, after), 0) for after in names] for before in names]
     places = range(len(names))

@@ -48,7 +48,8 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "churn_score_drift": _columns(
         "bundle_id subject_type subject severity cutoff_date",
         "population_stability_index kolmogorov_smirnov wasserstein_distance reference_mean "
-        "current_mean reference_count current_count",
+        "current_mean reference_count current_count deciding_metric deciding_value deciding_limit "
+        "is_window_filling",
     ),
     "churn_base_rate_changes": _columns(
         "bundle_id cutoff_date",
@@ -56,13 +57,13 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         "unexplained_change",
     ),
     "churn_event_volumes": _columns(
-        "event_type event_date event_count severity", "expected_low expected_high"
+        "event_type event_date event_count severity", "expected_low expected_high reason"
     ),
     "churn_score_movers": _columns(
         "user_id bundle_id previous_bundle_id main_cause probability_change cutoff_date "
         "previous_cutoff_date",
         "churn_probability previous_churn_probability behaviour_effect model_effect "
-        "calibration_effect change_rank",
+        "calibration_effect change_rank risk_tier previous_risk_tier top_reason unsplit_reason",
     ),
     "churn_shadow_comparisons": _columns(
         "bundle_id champion_bundle_id cutoff_date",
@@ -210,15 +211,15 @@ QUERIES: dict[str, str] = {
     """,
     "tier_moves": """
         select
-            earlier.risk_tier as previous_tier,
-            later.risk_tier as tier,
+            coalesce(movers.previous_risk_tier, earlier.risk_tier) as previous_tier,
+            coalesce(movers.risk_tier, later.risk_tier) as tier,
             count(*) as user_count
         from {churn_score_movers} as movers
-        inner join {churn_scores} as later
+        left join {churn_scores} as later
             on movers.user_id = later.user_id
             and movers.bundle_id = later.bundle_id
             and movers.cutoff_date = later.cutoff_date
-        inner join {churn_scores} as earlier
+        left join {churn_scores} as earlier
             on movers.user_id = earlier.user_id
             and movers.previous_bundle_id = earlier.bundle_id
             and movers.previous_cutoff_date = earlier.cutoff_date

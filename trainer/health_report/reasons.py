@@ -13,9 +13,8 @@ NUM_NAMED = 3
 class Limits:
     """Up to a limit is still the kinder level."""
 
-    look_data_days: int = 2
-    """Age of the newest event."""
     act_data_days: int = 7
+    """Age of the newest event; half of it is to be looked at. ``churn__max_data_age_days`` wins."""
     look_auroc_drop: float = 0.02
     """Below the test at packaging; noise of two standard errors is allowed on top."""
     act_auroc_drop: float = 0.05

@@ -110,22 +110,22 @@ def unscorable(facts: Mapping[str, Any], limits: Limits) -> Reason | None:
 
 
 def refused(facts: Mapping[str, Any]) -> Reason | None:
-    """Was a newer model refused?"""
+    """Was a newer model not let into service?"""
     known, found = facts["champion"], facts["models"]["refused"]
     if not found:
         return None
     since = known["stage_since"] if known else None
     newer = [one for one in found if since is None or (one["refused_at"] or since) > since]
     if not newer:
-        text = f"The gate refused {plural(len(found), 'candidate')}, before this champion."
+        text = f"{plural(len(found), 'model')} not promoted, before this champion."
         return Reason(name="refused", level=FINE, text=text)
-    last = short(newer[0]["bundle_id"])
-    text = f"The gate refused {plural(len(newer), 'newer candidate')}, last {last}"
+    clause = f"{plural(len(newer), 'newer model')} not promoted"
+    why = f": {newer[0]['reason']}" if newer[0]["reason"] else ""
     return Reason(
         name="refused",
         level=LOOK,
-        text=f"{text}: {newer[0]['reason']}." if newer[0]["reason"] else f"{text}.",
-        short=f"the gate refused {plural(len(newer), 'newer candidate')}",
+        text=f"{clause}, last {short(newer[0]['bundle_id'])}{why}.",
+        short=clause,
     )
 
 
@@ -138,8 +138,9 @@ def retraining(plan: Mapping[str, Any] | None) -> Reason:
             text="When the next model is due is not known.",
             anchor="retraining",
         )
+    told = str(plan.get("message") or "")
+    why = joined([str(name).replace("_", " ") for name in plan.get("reasons", ())])
     if plan["is_due"]:
-        why = joined([str(name).replace("_", " ") for name in plan.get("reasons", ())])
         return Reason(
             name="retraining",
             level=LOOK,
@@ -147,4 +148,5 @@ def retraining(plan: Mapping[str, Any] | None) -> Reason:
             short="a new model is due",
             anchor="retraining",
         )
-    return Reason(name="retraining", level=FINE, text="No new model is due.", anchor="retraining")
+    text = f"{told[:1].upper()}{told[1:]}." if told else "No new model is due."
+    return Reason(name="retraining", level=FINE, text=text, anchor="retraining")

@@ -120,7 +120,13 @@ def _with_whole_dates(text: str) -> Markup:
     return Markup(_DATE.sub(r'<span class="date">\g<0></span>', str(escape(text))))
 
 
+def capitalize_first(text: str) -> str:
+    """Begin with a capital letter; the rest stays."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 FILTERS = {
+    "capitalize_first": capitalize_first,
     "percent": percent,
     "points": points,
     "metric": metric,

@@ -45,7 +45,7 @@ def judge(
     reasons = [
         service_rules.champion(tables, facts),
         service_rules.scores(tables, facts["scores"], facts["champion"]),
-        data_rules.data(facts["volumes"], limits),
+        data_rules.data(facts["volumes"], tables.setting_days("max_data_age_days"), limits),
         data_rules.volumes(facts["volumes"]),
         data_rules.drift(facts["drift"]),
         data_rules.decay(tables, facts["champion"], limits),

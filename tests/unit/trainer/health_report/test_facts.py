@@ -12,12 +12,12 @@ from tests.health_example import (
     CUTOFFS,
     OLD,
     RELATIONS,
-    SCHEMAS,
     SETTINGS,
     SHADOW,
     health_tables,
     make_warehouse,
 )
+from tests.health_schemas import SCHEMAS
 from trainer.health_report import health_facts, read_health
 from trainer.health_report.charts import wilson
 from trainer.health_report.outcomes import auroc_error

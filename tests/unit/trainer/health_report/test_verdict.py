@@ -86,12 +86,12 @@ def test_a_forced_champion_is_to_be_looked_at():
 
 @pytest.mark.parametrize(
     ("days", "level"),
-    [(2, "fine"), (3, "look"), (7, "look"), (8, "act")],
+    [(3, "fine"), (4, "look"), (7, "look"), (8, "act")],
 )
 def test_data_age(warehouse, days, level):
     as_of = datetime.datetime(2026, 3, 31, 6, tzinfo=datetime.timezone.utc)
     newest = as_of.date() - datetime.timedelta(days=days)
-    warehouse.execute(f"update int_data_bounds set newest_event_date = date '{newest}'")
+    warehouse.execute(f"update int_data_bounds set data_end_date = date '{newest}' + 1")
     found = reason(facts_of(warehouse), "data")
     assert found["level"] == level
     assert f"{days} days ago" in found["text"]
@@ -237,3 +237,51 @@ def test_a_refused_candidate_older_than_the_champion_is_history():
         f"update churn_model_log set moved_at = '2026-01-01' where bundle_id = '{REFUSED}'"
     )
     assert reason(facts_of(connection), "refused")["level"] == "fine"
+
+
+def test_a_newer_candidate_that_nobody_promoted_is_told(warehouse):
+    warehouse.execute(
+        "insert into churn_models by name select 'abcdefabcdef' as bundle_id, "
+        "'candidate' as stage, false as is_champion, timestamp '2026-03-20' as created_at"
+    )
+    facts = facts_of(warehouse)
+    assert [one["is_refused"] for one in facts["models"]["refused"]] == [False]
+    found = reason(facts, "refused")
+    assert found["level"] == "look"
+    assert "1 newer model not promoted, last abcdefab" in found["text"]
+
+
+def test_a_candidate_older_than_the_champion_is_nothing_to_tell(warehouse):
+    warehouse.execute(
+        "insert into churn_models by name select 'abcdefabcdef' as bundle_id, "
+        "'candidate' as stage, false as is_champion, timestamp '2026-01-20' as created_at"
+    )
+    assert reason(facts_of(warehouse), "refused") is None
+
+
+@pytest.mark.parametrize(("days", "level"), [(10, "fine"), (11, "look"), (20, "look"), (21, "act")])
+def test_the_data_age_that_dbt_allows_is_the_limit(warehouse, days, level):
+    newest = datetime.date(2026, 3, 31) - datetime.timedelta(days=days)
+    warehouse.execute(f"update int_data_bounds set data_end_date = date '{newest}' + 1")
+    facts = facts_of(warehouse, settings={**SETTINGS, "max_data_age_days": 20})
+    assert reason(facts, "data")["level"] == level
+
+
+@pytest.mark.parametrize(
+    ("reason_given", "words"),
+    [("silent", "no return events"), ("week_far_below", "far fewer return events than usual"),
+     ("week_far_above", "far more return events than usual"), (None, "far fewer")],
+)  # fmt: skip
+def test_volumes_say_on_which_side_they_are(warehouse, reason_given, words):
+    given = "null" if reason_given is None else f"'{reason_given}'"
+    warehouse.execute(
+        f"update churn_event_volumes set severity = 'error', reason = {given}, event_count = 1 "
+        f"where event_type = 'return' and event_date = date '2026-03-29'"
+    )
+    assert words in facts_of(warehouse)["verdict"]["headline"]
+
+
+def test_a_plan_that_says_when_is_repeated(warehouse):
+    plan = {**PLAN_LATER, "message": "no new model is due: 7a31 goes on; due at cutoff 2026-05-01"}
+    found = reason(facts_of(warehouse, retraining=plan), "retraining")
+    assert found["text"] == "No new model is due: 7a31 goes on; due at cutoff 2026-05-01."
