@@ -15,9 +15,17 @@ class Absence(TypedDict):
 
 
 BUILD = "dbt build"
+FIRST_MODEL = "churn-train run && dbt build"
 
 
-def absence(tables: HealthTables, query: str, empty: str, run: str | None = None) -> Absence | None:
+def absence(
+    tables: HealthTables,
+    query: str,
+    empty: str,
+    run: str | None = None,
+    *,
+    needs_champion: bool = False,
+) -> Absence | None:
     """Return why a query has no rows; None where it has some.
 
     Args:
@@ -25,6 +33,7 @@ def absence(tables: HealthTables, query: str, empty: str, run: str | None = None
         query: Its name.
         empty: What to say of a table that is there and empty.
         run: What to run then.
+        needs_champion: Whether it stays empty until a model scores.
     """
     result = tables.results.get(query)
     if result is None:
@@ -42,4 +51,7 @@ def absence(tables: HealthTables, query: str, empty: str, run: str | None = None
         return Absence(
             text=f"The table {table} was built by another release and lacks columns.", run=BUILD
         )
-    return None if result.rows else Absence(text=empty, run=run)
+    if result.rows:
+        return None
+    has_champion = any(row["is_champion"] for row in tables.rows("models"))
+    return Absence(text=empty, run=FIRST_MODEL if needs_champion and not has_champion else run)

@@ -28,7 +28,8 @@ def drift_facts(tables: HealthTables) -> dict[str, Any]:
         "drift",
         "Drift is measured with the first scores of a model whose bundle holds the histograms "
         "of its training.",
-        "dbt build",
+        BUILD,
+        needs_champion=True,
     )
     if missing is None and not rows:
         missing = {
@@ -72,7 +73,7 @@ def score_facts(tables: HealthTables) -> dict[str, Any]:
     current = next((dict(row) for row in tables.rows("current")), {})
     before = tables.rows("previous_scores")
     return {
-        "absence": absence(tables, "tiers", "Nobody has a score yet.", "dbt build"),
+        "absence": absence(tables, "tiers", "Nobody has a score yet.", BUILD, needs_champion=True),
         **{name: current.get(name) for name in ("cutoff_date", "mean_probability", "scored_at")},
         "user_count": current.get("user_count", 0),
         "flagged_count": current.get("flagged_count", 0),

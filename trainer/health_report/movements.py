@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.health_report.absence import absence
+from trainer.health_report.absence import BUILD, absence
 from trainer.health_report.tables import HealthTables
 
 EFFECTS = ("behaviour", "model", "calibration")
@@ -17,7 +17,8 @@ def mover_facts(tables: HealthTables) -> dict[str, Any]:
         tables,
         "mover_causes",
         "Nobody's score has changed: changes are told from the second cutoff on.",
-        "dbt build",
+        BUILD,
+        needs_champion=True,
     )
     effects = next((dict(row) for row in tables.rows("mover_effects")), {})
     return {

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any
 
-from trainer.health_report.absence import absence
+from trainer.health_report.absence import BUILD, absence
 from trainer.health_report.models import champion_at
 from trainer.health_report.tables import HealthTables
 from trainer.health_report.texts import number
@@ -24,7 +24,9 @@ def outcome_facts(tables: HealthTables) -> dict[str, Any]:
         bins = [row for row in tables.rows("bins") if (row["bundle_id"], row["cutoff_date"]) == key]
     late = [dict(row) for row in tables.rows("late_labels")]
     return {
-        "absence": absence(tables, "performance", _nothing_matured(tables), "dbt build"),
+        "absence": absence(
+            tables, "performance", _nothing_matured(tables), BUILD, needs_champion=True
+        ),
         "rows": rows,
         "newest": newest,
         "bins": bins,
@@ -41,7 +43,11 @@ def base_rate_facts(tables: HealthTables) -> dict[str, Any]:
     mature = [row for row in rows if number(row["observed_base_rate"]) is not None]
     return {
         "absence": absence(
-            tables, "base_rates", "There are no base rates before the first scores.", "dbt build"
+            tables,
+            "base_rates",
+            "There are no base rates before the first scores.",
+            BUILD,
+            needs_champion=True,
         ),
         "rows": rows,
         "newest": rows[-1] if rows else None,

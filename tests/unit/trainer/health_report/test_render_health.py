@@ -165,6 +165,7 @@ def test_the_first_day_says_what_comes_next():
     page = Page(render(make_warehouse(kind="empty"), plan=None, registry_champion_id=None))
     assert "No model has been packaged yet. To fill it, run churn-train run" in page.text
     assert "No score has been given yet" in page.text
+    assert page.text.count("churn-train run && dbt build") == 5  # nothing else would fill them
     assert "No model is in service: run churn-train run , then dbt build" in page.text
 
 
