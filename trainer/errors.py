@@ -41,6 +41,10 @@ class WarehouseError(ChurnError):
     """The warehouse, or dbt, cannot deliver what was asked."""
 
 
+class ReportError(ChurnError):
+    """A report cannot be written."""
+
+
 class QualityGateError(ChurnError):
     """The model is not good enough to be promoted.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import html
 import json
 import os
 import subprocess
@@ -73,6 +74,22 @@ def test_every_customer_at_the_score_cutoff_has_one_calibrated_score(scored):
         "select count(*), count(distinct bundle_id), min(bundle_id) from churn_scores "
         "where churn_probability > 0 and churn_probability < 1 and why is not null"
     ) == [(len(found), 1, outcome["bundle_id"])]
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_the_health_report_is_made_of_the_real_tables(scored, tmp_path):
+    project, outcome = scored
+    out = tmp_path / "report.html"
+    reported = churn_train(project, "report", "--json", "--out", str(out))
+    assert reported.returncode == 0, reported.stderr[-3000:]
+    facts = json.loads(reported.stdout)
+    assert facts["champion"]["bundle_id"] == outcome["bundle_id"]
+    assert facts["verdict"]["level"] in ("look", "act")  # the shop's data are years old
+    (users,) = project.query("select count(*) from churn_scores_current")[0]
+    assert facts["scores"]["user_count"] == users
+    assert set(facts["tables"].values()) <= {"read", "unknown"}
+    assert facts["verdict"]["headline"] in html.unescape(out.read_text(encoding="utf-8"))
 
 
 @pytest.mark.integration

@@ -21,6 +21,7 @@ COMMANDS = {
     "package": "Make a bundle of an evaluated run.",
     "promote": "Choose the bundle that the next dbt build scores with.",
     "models": "List the bundles.",
+    "report": "Write one HTML page: is the model in service healthy, and what is next.",
     "backtest": "Roll the cutoff through history: quality over time, and how a model ages.",
     "learning-curve": "Measure quality by number of labels.",
     "label-candidates": "Export the users whose label would teach most.",

@@ -6,13 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from trainer.evaluate.metrics import LOWER_IS_BETTER
 from trainer.report.charts import comparison_chart, curve_charts, history_charts
 from trainer.report.data import ReportData
 from trainer.report.ensemble import ensemble_rows, fits_text
+from trainer.report.page import page_environment, source_of
 from trainer.report.segments import COLUMNS, reliability_views, slice_views, too_small_text
 from trainer.report.words import (
     METRIC_TITLES,
@@ -30,23 +28,15 @@ def render_report(run: ReportData) -> str:
 
     Same data, same text: the page holds no clock and no random ids.
     """
-    environment = Environment(
-        loader=PackageLoader("trainer.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    loader = environment.loader
-    assert loader is not None
+    environment = page_environment()
     comparisons = [
         comparison_chart(run, "auroc", "AUROC"),
         comparison_chart(run, "average_precision", "Average precision"),
     ]
     return environment.get_template("report.html.j2").render(
         run=run,
-        style=Markup(loader.get_source(environment, "report.css")[0]),
-        script=Markup(loader.get_source(environment, "report.js")[0]),
+        style=source_of(environment, "report.css"),
+        script=source_of(environment, "report.js"),
         verdict=verdict(run),
         sentences=summary_sentences(run),
         tiles=_tiles(run),

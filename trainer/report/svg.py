@@ -58,6 +58,8 @@ class Chart:
     """Of the drawing, in units that the page scales; a small chart stays readable."""
     left: int = 64
     """Room for the y axis."""
+    has_titles: bool = False
+    """Say tips as titles, for a page without a script: browsers show them to a pointer at rest."""
     _parts: list[str] = field(default_factory=list)
 
     def line(
@@ -103,7 +105,7 @@ class Chart:
         self._parts.append(
             f'<rect class="bar s{series}" x="{left:.1f}" y="{top:.1f}" '
             f'width="{max(right - left, 0.5):.1f}" height="{max(bottom - top, 0.0):.1f}" '
-            f'data-tip="{escape(tip)}"/>'
+            f"{self._tip('rect', tip)}"
         )
 
     def dot(
@@ -114,6 +116,7 @@ class Chart:
         *,
         vertical: tuple[float, float] | None = None,
         horizontal: tuple[float, float] | None = None,
+        is_hollow: bool = False,
     ) -> None:
         """Draw a point, with whiskers for its interval."""
         x, y = self._px(at[0]), self._py(at[1])
@@ -130,8 +133,8 @@ class Chart:
                 f'y1="{y:.1f}" y2="{y:.1f}"/>'
             )
         self._parts.append(
-            f'<circle class="dot s{series}" cx="{x:.1f}" cy="{y:.1f}" r="4.5" '
-            f'data-tip="{escape(tip)}"/>'
+            f'<circle class="dot s{series}{" hollow" if is_hollow else ""}" cx="{x:.1f}" '
+            f'cy="{y:.1f}" r="4.5" {self._tip("circle", tip)}'
         )
 
     def label(self, at: tuple[float, float], text: str, *, css: str = "label") -> None:
@@ -199,6 +202,12 @@ class Chart:
                 f'transform="rotate(-90 13 {middle_y:.1f})">{escape(self.y.label)}</text>'
             )
         return parts
+
+    def _tip(self, tag: str, tip: str) -> str:
+        """End a shape with what it tells."""
+        if self.has_titles:
+            return f"><title>{escape(tip)}</title></{tag}>"
+        return f'data-tip="{escape(tip)}"/>'
 
     def _px(self, value: float) -> float:
         share = (value - self.x.low) / (self.x.high - self.x.low)
