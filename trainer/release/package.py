@@ -59,6 +59,7 @@ def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: Path) 
         )
     fit = run.read_json(FIT_FILE)
     training = training_facts(run, splits, fit, metrics)
+    training["score_cutoff"] = str(snapshot.document["score_cutoff_date"])
     versions = package_versions()
     precision = choose_precision(run, snapshot, splits)
     card = render_model_card(
