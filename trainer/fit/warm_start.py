@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
