@@ -26,6 +26,7 @@ from trainer.evaluate.calibration import CALIBRATION_KINDS
 from trainer.evaluate.group_thresholds import EQUAL_RECALL, GROUP_RULES
 from trainer.evaluate.thresholds import STRATEGY_DEFAULTS
 from trainer.fit.config import FitConfig
+from trainer.retraining.config import RetrainingConfig
 from trainer.tracking.config import TrackingConfig
 
 ENV_PREFIX = "CHURN_TRAIN_"
@@ -256,6 +257,8 @@ class TrainConfig:
     """What a model must show to be promoted by ``run``."""
     precision: PrecisionConfig = dataclasses.field(default_factory=PrecisionConfig)
     """How far scores may move for speed."""
+    retraining: RetrainingConfig = dataclasses.field(default_factory=RetrainingConfig)
+    """When ``run --if-due`` trains."""
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     """Where runs are logged besides their own folder."""
 

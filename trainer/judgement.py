@@ -220,6 +220,8 @@ def _fits(splits: Splits, facts: dict[str, Any]) -> list[FitFacts]:
     judged = REFIT if REFIT in made else FIRST
     purposes[judged].append("judged by the test")
     purposes[next(name for name in (FINAL, REFIT, FIRST) if name in made)].append("scores")
+    for name, start in facts.get("starts", {}).items():
+        purposes[name].append(f"started {'' if start.startswith('anew') else 'from '}{start}")
     return [
         FitFacts(
             name=name,

@@ -19,6 +19,7 @@ from trainer.data.splits import BY_USER, Splits, make_splits
 from trainer.data.warehouse import Warehouse
 from trainer.errors import QualityGateError, RunError
 from trainer.fairness import check_segments
+from trainer.fit.config import NO_START
 from trainer.fit.refit import clear_fits, fit_all
 from trainer.judging import evaluate_run, is_evaluated
 from trainer.progress import Progress
@@ -86,6 +87,18 @@ def track(
     return track_run(config.tracking, facts=facts, params=settings, progress=workspace.progress)
 
 
+def with_start(snapshot: Snapshot, config: TrainConfig, workspace: Workspace) -> TrainConfig:
+    """Return the settings in which ``fit.warm_start: champion`` is a bundle, or none."""
+    if config.fit.warm_start == NO_START:
+        return config
+    from trainer.fit.warm_start import resolve_start
+
+    fit, problem = resolve_start(workspace.models_dir, snapshot, config.fit)
+    if problem:
+        workspace.progress.warn(f"fit.warm_start: every fit starts anew: {problem}")
+    return dataclasses.replace(config, fit=fit)
+
+
 def fit_step(
     snapshot: Snapshot,
     config: TrainConfig,
@@ -106,6 +119,7 @@ def fit_step(
         ConfigError: A setting cannot be used.
         TrainingDivergedError: The loss is not finite.
     """
+    config = with_start(snapshot, config, workspace)
     splits = splits_of(snapshot, config)
     run = start_run(
         workspace.runs_dir,
@@ -130,9 +144,22 @@ def fit_step(
             for row in run.read_json(FIT_FILE)["history"]:
                 on_log(row)
         return run
+    start = None
+    if config.fit.warm_start != NO_START:
+        from trainer.fit.warm_start import open_start
+
+        start = open_start(workspace.models_dir, snapshot, config.fit)
     fits = fit_all(
-        snapshot, splits, config.fit, run.path, progress=workspace.progress, on_log=on_log
+        *(snapshot, splits, config.fit, run.path),
+        progress=workspace.progress,
+        on_log=on_log,
+        start=start,
     )
+    if start is not None:
+        fits.facts["start"] = {
+            "bundle_id": start.bundle_id,
+            "trained_until": start.trained_until.isoformat(),
+        }
     lines = "".join(json.dumps(row) + "\n" for row in fits.history)
     write_text(run.path / HISTORY_FILE, lines)
     run.write_json(
@@ -213,6 +240,7 @@ def train_snapshot(
 
     Without a warehouse, ``gate.unchecked`` decides what the gate's checks of it count as.
     """
+    config = with_start(snapshot, config, workspace)
     splits = splits_of(snapshot, config)  # what is refused is refused before a run is begun
     check_segments(config, snapshot, splits)
     config.evaluate.rfm.positions(snapshot.feature_names)

@@ -200,6 +200,28 @@ def test_second_run_trains_nothing(scored):
 
 @pytest.mark.integration
 @pytest.mark.slow
+def test_a_night_after_training_finds_nothing_due(scored):
+    project, outcome = scored
+    night = churn_train(project, "run", "--if-due", "--json")
+    assert night.returncode == 0, night.stderr[-3000:]
+    document = json.loads(night.stdout)
+    assert document["was_run"] is False
+    found = document["retraining"]
+    assert found["champion_id"] == outcome["bundle_id"]
+    assert not found["is_due"], found
+    checks = {check["name"]: check for check in found["checks"]}
+    assert (checks["age"]["value"], checks["labels"]["value"]) == (0, 0)
+    assert "has matured yet" in checks["decay"]["message"]
+    aged = churn_train(
+        project, "run", "--if-due", "--dry-run", "--set", "retraining.max_age_days=0"
+    )
+    assert aged.returncode == 0, aged.stderr[-3000:]
+    assert "age" in aged.stdout
+    project.query("select 1")  # nobody holds the file
+
+
+@pytest.mark.integration
+@pytest.mark.slow
 def test_new_events_change_the_scores_of_their_users_alone(scored):
     project, _ = scored
     before = dict(project.query("select user_id, churn_probability from churn_scores_current"))

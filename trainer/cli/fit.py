@@ -24,11 +24,12 @@ def command(snapshot: str | None, **options: Any) -> None:
     config = shared.make_config(options)
     from trainer.cli.tables import split_table
     from trainer.data.snapshot import Snapshot, find_snapshot
-    from trainer.pipeline import fit_step, track
+    from trainer.pipeline import fit_step, track, with_start
     from trainer.runs import FIT_FILE, SPLITS_FILE
 
     opened = Snapshot.open(find_snapshot(options["snapshots_dir"], snapshot))
     workspace = shared.make_workspace(options)
+    config = with_start(opened, config, workspace)
     with track(opened, config, workspace) as tracked:
         run = fit_step(opened, config, workspace, on_log=tracked.on_log)
     facts = run.read_json(FIT_FILE)["facts"]

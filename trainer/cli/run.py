@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 @shared.models_dir_option
 @click.option("--force", is_flag=True, help="Retrain even if nothing changed.  [default: off]")
 @click.option(
+    "--if-due",
+    is_flag=True,
+    help="Train only if a new model is due by age, new labels, drift or decay of quality "
+    "(settings retraining.*); says which.  [default: off]",
+)
+@click.option(
     "--promote/--no-promote",
     "should_promote",
     default=True,
@@ -31,23 +37,39 @@ if TYPE_CHECKING:
 )
 @shared.dry_run_option
 @shared.output_options
-def command(force: bool, should_promote: bool, dry_run: bool, **options: Any) -> None:
+def command(force: bool, if_due: bool, should_promote: bool, dry_run: bool, **options: Any) -> None:
     """Snapshot, fit, evaluate, package and promote: everything between two dbt builds.
 
     Nothing is done twice: with the same rows, settings and code the earlier model stands. A run
     that was killed goes on where it stopped. Exit code 3: the model was packaged, but a check of
     the gate refused it and the champion stays.
     """
+    if force and if_due:
+        raise click.UsageError("--force and --if-due exclude each other; give one of them")
     config = shared.make_config(options)
+    from trainer.cli.tables import retraining_table
     from trainer.pipeline import run_all
+    from trainer.scheduled import run_if_due
 
     warehouse = shared.make_warehouse(options)
     workspace = shared.make_workspace(options, warehouse=warehouse)
-    if dry_run:
+    found: dict[str, Any] = {}
+    if if_due:
+        night = run_if_due(
+            warehouse, config, workspace, should_promote=should_promote, dry_run=dry_run
+        )
+        found = {"retraining": night.plan.to_dict(), "was_run": night.outcome is not None}
+        if night.outcome is None:
+            shared.emit(options, {**found, "dry_run": dry_run}, retraining_table(night.plan))
+            return
+        outcome = night.outcome
+    elif dry_run:
         _emit_plan(options, warehouse, config, workspace)
         return
-    outcome = run_all(warehouse, config, workspace, force=force, should_promote=should_promote)
+    else:
+        outcome = run_all(warehouse, config, workspace, force=force, should_promote=should_promote)
     document = {
+        **found,
         "run_id": outcome.run_id,
         "snapshot_id": outcome.snapshot_id,
         "bundle_id": outcome.bundle_id,
@@ -58,7 +80,8 @@ def command(force: bool, should_promote: bool, dry_run: bool, **options: Any) ->
         "report": str(outcome.report),
         "metrics": outcome.metrics,
     }
-    shared.emit(options, document, _summary(outcome))
+    checks = f"{retraining_table(night.plan)}\n\n" if if_due else ""
+    shared.emit(options, document, f"{checks}{_summary(outcome)}")
     if outcome.gate_error:
         raise outcome.gate_error
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.retraining import RetrainingPlan
 
 MAX_WIDTH = 110
 METRIC_WIDTH = 28
@@ -50,6 +53,30 @@ def split_table(splits: Mapping[str, Any]) -> str:
             f"{name:<8}{facts['rows']:>10,}{facts['users']:>10,}{facts['base_rate']:>10.1%}  {span}"
         )
     return "\n".join(lines)
+
+
+def retraining_table(plan: RetrainingPlan) -> str:
+    """Return every check of a retraining plan with value and limit, and the verdict.
+
+    Args:
+        plan: Of ``trainer.retraining.plan``.
+    """
+    lines = [f"{'check':<10}{'measure':<20}{'value':>10}{'limit':>10}  {'due':<4} what was found"]
+    for check in plan.checks:
+        for measure in check.measures:
+            value = "-" if measure.value is None else _short(measure.value)
+            limit = "-" if measure.limit is None else _short(measure.limit)
+            due = "yes" if measure.is_due else "no"
+            lines.append(
+                f"{check.name:<10}{measure.name:<20}{value:>10}{limit:>10}  {due:<4} "
+                f"{measure.message}"
+            )
+    return "\n".join([*lines, plan.sentence])
+
+
+def _short(value: float) -> str:
+    """Return a whole number as such, any other with three digits."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def backtest_table(document: Mapping[str, Any]) -> str:

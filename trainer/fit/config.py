@@ -14,6 +14,7 @@ SAMPLINGS = (NONE, OVER, UNDER)
 FINE_TUNE = "fine-tune"
 """Name of the last stage, whose best validation loss is that of the model kept."""
 NO_REWEIGHTING = "none"
+NO_START, FROM_CHAMPION = "none", "champion"
 EQUAL_SIZE, KAMIRAN_CALDERS = "equal_size", "kamiran_calders"
 
 
@@ -178,6 +179,10 @@ class FitConfig:
     """What learns once everything is chosen: ``test`` fits again on every label known at the test
     cutoff, ``all`` does so too and once more, for scoring, on every label known at the score
     cutoff; ``none`` ships the model that learned from the training rows alone."""
+    warm_start: str = NO_START
+    """``none``; ``champion``: fits of the compact encoder start from the champion's words and
+    weights, without masked-word training, where none of the rows that judge them was known to it;
+    or a bundle id. Trees are always trained anew."""
     patience: int = 3
     """Evaluations without a better validation loss before fine-tuning stops."""
     checkpoint_seconds: float = 30.0

@@ -28,6 +28,7 @@ from trainer.fit.sampling import draw_rows
 from trainer.fit.stages import LogRow, Stage, StageRunner
 from trainer.fit.targets import Targets
 from trainer.fit.training import Training
+from trainer.fit.warm_start import WarmStart, load_start
 from trainer.progress import Progress
 
 IntArray = npt.NDArray[np.int64]
@@ -72,6 +73,7 @@ def fit_model(
     on_log: LogRow | None = None,
     targets: Targets | None = None,
     encoders: EncoderStore | None = None,
+    start: WarmStart | None = None,
 ) -> FitResult:
     """Train a model, resuming from ``run_dir/checkpoint`` when an earlier process was killed.
 
@@ -86,6 +88,7 @@ def fit_model(
             killed process left; what it raises ends training.
         targets: What the rows teach; None: their labels, all of one weight.
         encoders: Where pretraining is looked up and kept; None repeats it.
+        start: A model to start from, which leaves pretraining out; None starts anew.
 
     Raises:
         ConfigError: The encoder cannot be loaded, or no word is frequent enough.
@@ -98,23 +101,25 @@ def fit_model(
     run_dir.mkdir(parents=True, exist_ok=True)
     started_at = time.monotonic()
     with progress.step("vocabulary and features"):
-        texts = text_arrays(snapshot, _vocabulary_rows(splits, config))
-        model, tokenizer = build_classifier(
-            *texts, snapshot.feature_matrix[splits.train], snapshot.features, config
-        )
+        features = snapshot.feature_matrix[splits.train]
+        if start is None:
+            texts = text_arrays(snapshot, _vocabulary_rows(splits, config))
+            model, tokenizer = build_classifier(*texts, features, snapshot.features, config)
+        else:
+            model, tokenizer = load_start(start, config, features)
         adapter = adapt(model, config)
     runner = StageRunner(
         config,
         Checkpointer(run_dir / "checkpoint", config.checkpoint_seconds),
         progress,
-        run_key=_run_key(snapshot, splits, config, targets),
+        run_key=_run_key(snapshot, splits, config, targets, start),
         history_path=run_dir / "history.jsonl",
         on_log=on_log,
     )
     training = Training(snapshot, splits, config, model, tokenizer, adapter, targets)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     shift = int(config.contrastive_epochs > 0)  # leaves seeds as they are where it is left out
-    if model.reads_text:
+    if model.reads_text and start is None:
         stages = [(MASKED, training.masked_stage)] if config.encoder == COMPACT else []
         if shift:
             stages.append((CONTRASTIVE, training.contrastive_stage))
@@ -159,7 +164,13 @@ def _vocabulary_rows(splits: Splits, config: FitConfig) -> IntArray:
     return np.sort(draw_rows(splits.pretrain, 4 * config.max_pretrain_examples, generator))
 
 
-def _run_key(snapshot: Snapshot, splits: Splits, config: FitConfig, targets: Targets | None) -> str:
+def _run_key(
+    snapshot: Snapshot,
+    splits: Splits,
+    config: FitConfig,
+    targets: Targets | None,
+    start: WarmStart | None,
+) -> str:
     """Return a hash of all that a checkpoint depends on."""
     content = {
         "snapshot_id": snapshot.snapshot_id,
@@ -167,5 +178,6 @@ def _run_key(snapshot: Snapshot, splits: Splits, config: FitConfig, targets: Tar
         "train": hashlib.sha256(splits.train.tobytes()).hexdigest(),
         "targets": targets.digest() if targets else None,
         "config": dataclasses.asdict(config),
+        "start": start.bundle_id if start else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

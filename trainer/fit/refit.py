@@ -69,6 +69,7 @@ def fit_all(
     *,
     progress: Progress,
     on_log: Callable[[Mapping[str, Any]], None] | None = None,
+    start: Any = None,
 ) -> Fits:
     """Make every fit that the settings ask for; those that are done are not repeated.
 
@@ -79,6 +80,7 @@ def fit_all(
         run_dir: Fits go to ``run_dir/fits/<name>``.
         progress: Shows steps.
         on_log: Called with every row of the first fit's history as it comes.
+        start: ``WarmStart`` for the fits that may take it; None starts all of them anew.
 
     Raises:
         ConfigError: A setting cannot be used.
@@ -89,7 +91,11 @@ def fit_all(
 
     store = EncoderStore(run_dir / FITS_DIR / "encoders")
     first_dir = run_dir / FITS_DIR / FIRST
-    done = _fit_once(snapshot, splits, config, first_dir, progress, store, None, on_log)
+    limits = {FIRST: splits.plan.valid[0], REFIT: splits.plan.test[0]}
+    allowed, starts = _allowed_starts(start, limits, splits, progress)
+    done = _fit_once(
+        snapshot, splits, config, first_dir, progress, store, None, on_log, allowed[FIRST]
+    )
     directories = {FIRST: first_dir, REFIT: first_dir, FINAL: first_dir}
     earlier = EarlierFit(stop_shares=best_shares(done["history"]))
     refits: dict[str, Any] = {}
@@ -102,14 +108,36 @@ def fit_all(
         directories[name] = run_dir / FITS_DIR / name
         progress.note(f"{name}: training again on {len(rows):,} rows with labels known by then")
         again = dataclasses.replace(splits, train=rows)
-        found = _fit_once(snapshot, again, config, directories[name], progress, store, earlier)
+        found = _fit_once(
+            *(snapshot, again, config, directories[name], progress, store, earlier),
+            start=allowed[name],
+        )
         refits[name] = {**splits.facts["fits"][name], "seconds": found["facts"]["seconds"]}
     if REFIT in refits and FINAL not in planned_refits(splits, config.refit):
         directories[FINAL] = directories[REFIT]
     models = {name: path.relative_to(run_dir).as_posix() for name, path in directories.items()}
     shares = dict(earlier.stop_shares)
     facts = {**done["facts"], "stop_shares": shares, "refits": refits, "models": models}
+    if start is not None:
+        facts["starts"] = {name: starts[name] for name in (FIRST, *refits)}
     return Fits.of(run_dir, facts, done["history"])
+
+
+def _allowed_starts(
+    start: Any, limits: Mapping[str, Any], splits: Splits, progress: Progress
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return fit -> what it starts from, and the same in words; the last fit is not judged."""
+    allowed: dict[str, Any] = dict.fromkeys((FIRST, REFIT, FINAL), start)
+    if start is None:
+        return allowed, {}
+    told = dict.fromkeys(allowed, str(start.bundle_id))
+    for name, limit in limits.items():
+        problem = start.problem_of(limit, splits)
+        if problem:
+            allowed[name] = None
+            told[name] = f"anew: {problem}"
+            progress.note(f"{name}: starts {told[name]}")
+    return allowed, told
 
 
 def planned_refits(splits: Splits, refit: str) -> dict[str, Any]:
@@ -151,6 +179,7 @@ def _fit_once(
     encoders: Any,
     earlier: Any,
     on_log: Callable[[Mapping[str, Any]], None] | None = None,
+    start: Any = None,
 ) -> dict[str, Any]:
     """Fit, or return what the fit left when an earlier process finished it."""
     from trainer.fit.loop import fit_model
@@ -173,6 +202,7 @@ def _fit_once(
         encoders=encoders,
         earlier=earlier,
         on_log=on_log,
+        start=start,
     )
     done = {"facts": result.facts, "history": result.history}
     partial = file.with_suffix(".partial")

@@ -56,7 +56,7 @@ def render_model_card(
         else "unknown",
         ensemble=_ensemble(metrics["ensemble"]),
         apart=_apart(metrics),
-        fits=_fits(metrics, str(training["refit"])),
+        fits=_fits(metrics, str(training["refit"])) + _starts(training),
         base_rate=base_rate_text(
             metrics["calibration"]["base_rate_kind"], metrics["shipped_calibration"]["offset"]
         ),
@@ -145,6 +145,18 @@ def _fits(metrics: Mapping[str, Any], refit: str) -> str:
         f"Chosen on {told(train)}; fitted again for the test on {told(fits['refit'])}; what scores "
         f"was fitted once more on {told(fits['final'])}, and is itself untested out of time."
     )
+
+
+def _starts(training: Mapping[str, Any]) -> str:
+    """Say from what the fits of the neural model started, where it was not from nothing."""
+    starts = training.get("starts")
+    if not starts:
+        return ""
+    told = "; ".join(
+        f"{name} {'' if text.startswith('anew') else 'from the weights of '}{text}"
+        for name, text in starts.items()
+    )
+    return f" Starts of the neural fits: {told}."
 
 
 def _splits_table(splits: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from churn_udf.contracts.bundle import (
     PRECISION_FILE,
     THRESHOLDS_FILE,
 )
+from churn_udf.contracts.settings import ModelSettings
 from churn_udf.model.precision import FP32
+from churn_udf.model_records import trained_until
 from churn_udf.models_location import ModelsDir, stated
 from trainer.config import to_mapping
 from trainer.data.snapshot import Snapshot
@@ -60,6 +63,8 @@ def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: Models
         )
     fit = run.read_json(FIT_FILE)
     training = training_facts(run, splits, fit, metrics)
+    training |= start_facts(fit["facts"], training, snapshot.model_settings)
+    training["score_cutoff"] = str(snapshot.document["score_cutoff_date"])
     versions = package_versions()
     precision = choose_precision(run, snapshot, splits)
     card = render_model_card(
@@ -170,3 +175,23 @@ def training_facts(
         "test_auroc": test["auroc"]["value"],
         "test_average_precision": test["average_precision"]["value"],
     }
+
+
+def start_facts(
+    fit: Mapping[str, Any], training: Mapping[str, Any], settings: ModelSettings
+) -> dict[str, Any]:
+    """Return from which bundle each fit started, if any; what that had learned, the model knows.
+
+    Args:
+        fit: Facts of the fits.
+        training: The manifest's training facts so far.
+        settings: Of the snapshot.
+    """
+    start = fit.get("start")
+    if not start:
+        return {}
+    found: dict[str, Any] = {"warm_start": start["bundle_id"], "starts": fit["starts"]}
+    if start["bundle_id"] in fit["starts"].values():
+        own = trained_until(training, settings.to_dict())
+        found["trained_until"] = max(str(own or ""), str(start["trained_until"]))
+    return found
