@@ -135,9 +135,7 @@ def _base_rate_rows(rates: BaseRates) -> Iterator[Row]:
     for feature, bounds in zip(BAND_FEATURES, rates.band_bounds, strict=True):
         for position, bound in enumerate(bounds):
             yield {"part": "band", "subject": feature, "position": position, "value": bound}
-    counted = zip(
-        rates.strata, rates.stratum_counts, rates.stratum_churned_counts, strict=True
-    )
+    counted = zip(rates.strata, rates.stratum_counts, rates.stratum_churned_counts, strict=True)
     for stratum, count, churned in counted:
         yield {
             "part": "stratum",
