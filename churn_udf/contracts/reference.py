@@ -33,7 +33,7 @@ class Distribution:
     user_count: int
     """Different users among the rows: rows of one user at many cutoffs are alike."""
     mean: float | None
-    """Of the known values; None without one."""
+    """Of the known values; None without one, or where it is too large for a number."""
     standard_deviation: float | None
     spread: float | None
     """Integral of sqrt(F (1 - F)): how far chance moves a Wasserstein distance."""
@@ -123,7 +123,7 @@ class Reference:
                 score=_read(Distribution, document["score"]),
                 base_rates=None if rates is None else _read(BaseRates, rates),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleIntegrityError(
                 f"{path} is not a reference ({type(error).__name__}: {error}); restore it from a "
                 "copy, or train a new model with `churn-train run`"

@@ -116,14 +116,18 @@ def distribution_of(name: str, values_N: FloatArray, num_users: int) -> Distribu
     bounds = bin_bounds(distinct, counts)
     places = np.searchsorted(bounds, distinct, side="left")
     in_bins = np.bincount(places, weights=counts, minlength=len(bounds) + 1)
-    is_empty = not known.size
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = (known.mean(), known.std(), spread_of(points, weights)) if known.size else ()
+    mean, deviation, spread = (
+        (float(one) if np.isfinite(one) else None) for one in (*moments, *[np.nan] * 3)[:3]
+    )
     return Distribution(
         name=name,
         row_count=len(values_N),
         user_count=num_users,
-        mean=None if is_empty else float(known.mean()),
-        standard_deviation=None if is_empty else float(known.std()),
-        spread=None if is_empty else spread_of(points, weights),
+        mean=mean,
+        standard_deviation=deviation,
+        spread=spread,
         bin_upper_bounds=tuple(bounds.tolist()),
         bin_counts=tuple(in_bins.astype(np.int64).tolist()),
         point_values=tuple(points.tolist()),
