@@ -6,7 +6,6 @@
 #}
 {% macro select_value_drift() %}
     {%- set keys = ['cutoff_date', 'bundle_id', 'subject_type', 'subject'] -%}
-    {%- set per_subject = 'partition by ' ~ keys | join(', ') -%}
 
 unmeasured_cutoffs as (
 
@@ -97,11 +96,18 @@ current_totals as (
 
 ),
 
-{# Every subject that is known on both sides. #}
+{# Every subject that is known on both sides; what is sorted below has short keys. #}
 totals as (
 
     select
         current_totals.*,
+        row_number() over (
+            order by
+                current_totals.cutoff_date,
+                current_totals.bundle_id,
+                current_totals.subject_type,
+                current_totals.subject
+        ) as subject_number,
         drift_references.row_count as reference_count,
         drift_references.known_count as reference_known_count,
         drift_references.user_count as reference_user_count,
@@ -123,7 +129,7 @@ totals as (
 merged_values as (
 
     select
-        {{ keys | join(',\n        ') }},
+        subject_number,
         value,
 
         sum(user_count) as user_count,
@@ -132,28 +138,39 @@ merged_values as (
     from (
 
         select
-            *,
+            totals.subject_number,
+            current_values.value,
+            current_values.user_count,
             0 as reference_count
+
         from current_values
-        where value is not null
+
+        inner join totals
+            on
+                current_values.cutoff_date = totals.cutoff_date
+                and current_values.bundle_id = totals.bundle_id
+                and current_values.subject_type = totals.subject_type
+                and current_values.subject = totals.subject
+
+        where current_values.value is not null
 
         union all
 
         {# Points of the reference, and bounds of bins, which have no rows. #}
         select
-            unmeasured.cutoff_date,
-            unmeasured.bundle_id,
-            drift_references.subject_type,
-            drift_references.subject,
+            totals.subject_number,
             drift_references.value,
             0 as user_count,
             case when drift_references.part = 'point' then drift_references.row_count
                 else 0 end as reference_count
 
-        from unmeasured
+        from totals
 
         inner join drift_references
-            on unmeasured.bundle_id = drift_references.bundle_id
+            on
+                totals.bundle_id = drift_references.bundle_id
+                and totals.subject_type = drift_references.subject_type
+                and totals.subject = drift_references.subject
 
         where
             drift_references.part in ('point', 'bin')
@@ -161,23 +178,24 @@ merged_values as (
 
     ) as both_sides
 
-    group by 1, 2, 3, 4, 5
+    group by 1, 2
 
 ),
 
 stepped_values as (
 
     select
-        *,
+        subject_number,
+        value,
         sum(user_count) over (
-            {{ per_subject }} order by value
+            partition by subject_number order by value
             rows between unbounded preceding and current row
         ) as users_so_far,
         sum(reference_count) over (
-            {{ per_subject }} order by value
+            partition by subject_number order by value
             rows between unbounded preceding and current row
         ) as references_so_far,
-        lead(value) over ({{ per_subject }} order by value) - value as width
+        lead(value) over (partition by subject_number order by value) - value as width
 
     from merged_values
 
@@ -186,10 +204,7 @@ stepped_values as (
 distances as (
 
     select
-        totals.cutoff_date,
-        totals.bundle_id,
-        totals.subject_type,
-        totals.subject,
+        totals.subject_number,
 
         max(abs(
             {{ churn_scoring.quotient(
@@ -211,23 +226,16 @@ distances as (
     from totals
 
     inner join stepped_values
-        on
-            totals.cutoff_date = stepped_values.cutoff_date
-            and totals.bundle_id = stepped_values.bundle_id
-            and totals.subject_type = stepped_values.subject_type
-            and totals.subject = stepped_values.subject
+        on totals.subject_number = stepped_values.subject_number
 
-    group by 1, 2, 3, 4
+    group by 1
 
 ),
 
 below_bounds as (
 
     select
-        totals.cutoff_date,
-        totals.bundle_id,
-        totals.subject_type,
-        totals.subject,
+        totals.subject_number,
         totals.current_count,
         totals.reference_count,
         bins.position,
@@ -246,10 +254,7 @@ below_bounds as (
 
     left join stepped_values
         on
-            totals.cutoff_date = stepped_values.cutoff_date
-            and totals.bundle_id = stepped_values.bundle_id
-            and totals.subject_type = stepped_values.subject_type
-            and totals.subject = stepped_values.subject
+            totals.subject_number = stepped_values.subject_number
             and bins.value = stepped_values.value
 
 ),
@@ -257,12 +262,12 @@ below_bounds as (
 bins as (
 
     select
-        {{ keys | join(',\n        ') }},
+        subject_number,
         current_count,
         reference_count,
         reference_in_bin,
         users_below - lag(users_below, 1, 0) over (
-            {{ per_subject }} order by position
+            partition by subject_number order by position
         ) as current_in_bin
 
     from below_bounds
@@ -271,7 +276,7 @@ bins as (
 
     {# Unknown values are a bin of their own, where there are any. #}
     select
-        {{ keys | join(',\n        ') }},
+        subject_number,
         current_count,
         reference_count,
         reference_count - reference_known_count as reference_in_bin,
@@ -289,7 +294,7 @@ counted_bins as (
 
     select
         *,
-        count(*) over ({{ per_subject }}) as bin_count
+        count(*) over (partition by subject_number) as bin_count
 
     from bins
 
@@ -298,7 +303,7 @@ counted_bins as (
 indices as (
 
     select
-        {{ keys | join(',\n        ') }},
+        subject_number,
         bin_count,
 
         sum({{ churn_scoring.smoothed_psi_term(
@@ -308,7 +313,7 @@ indices as (
 
     from counted_bins
 
-    group by 1, 2, 3, 4, 5
+    group by 1, 2
 
 ),
 
@@ -324,18 +329,10 @@ value_drift as (
     from totals
 
     inner join indices
-        on
-            totals.cutoff_date = indices.cutoff_date
-            and totals.bundle_id = indices.bundle_id
-            and totals.subject_type = indices.subject_type
-            and totals.subject = indices.subject
+        on totals.subject_number = indices.subject_number
 
     left join distances
-        on
-            totals.cutoff_date = distances.cutoff_date
-            and totals.bundle_id = distances.bundle_id
-            and totals.subject_type = distances.subject_type
-            and totals.subject = distances.subject
+        on totals.subject_number = distances.subject_number
 
 )
 {% endmacro %}
