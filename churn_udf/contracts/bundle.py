@@ -26,6 +26,8 @@ THRESHOLDS_FILE = "thresholds.json"
 METRICS_FILE = "metrics.json"
 MODEL_CARD_FILE = "MODEL_CARD.md"
 ENSEMBLE_FILE = "ensemble.json"
+REFERENCE_FILE = "reference.json"
+"""What it learned from, for drift (``contracts.reference``); no drift where a bundle lacks it."""
 PRECISION_FILE = "precision.json"
 """Numbers that the encoder computes in, chosen at packaging; fp32 where a bundle lacks it."""
 MEMBER_FILES = {

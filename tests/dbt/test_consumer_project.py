@@ -24,6 +24,10 @@ EVENTS = [
     for day in range(140)
 ]
 
+THRESHOLDS = """subject_type,subject,metric,warn_above,error_above
+feature,%,kolmogorov_smirnov,0.5,0.75
+"""
+
 
 @pytest.fixture(scope="module")
 def consumer(make_dbt_project, tmp_path_factory):
@@ -39,6 +43,7 @@ def consumer(make_dbt_project, tmp_path_factory):
         "config-version": 2,
         "profile": "churn_scoring",
         "model-paths": ["models"],
+        "seeds": {"churn_scoring": {"churn_drift_thresholds": {"+enabled": False}}},
         "flags": {"send_anonymous_usage_stats": False},
         "vars": {
             "churn__events_path": project.events_parquet(EVENTS),
@@ -53,6 +58,8 @@ def consumer(make_dbt_project, tmp_path_factory):
     (folder / "dbt_project.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     packages = {"packages": [{"local": "package"}]}
     (folder / "packages.yml").write_text(yaml.safe_dump(packages), encoding="utf-8")
+    (folder / "seeds").mkdir()
+    (folder / "seeds" / "churn_drift_thresholds.csv").write_text(THRESHOLDS, encoding="utf-8")
     (folder / "models").mkdir()
     (folder / "models" / "at_risk.sql").write_text(
         "select user_id, cutoff_date from {{ ref('churn_examples') }} where is_score_cutoff",
@@ -72,6 +79,13 @@ def test_the_package_builds_under_another_project(consumer):
     consumer.build(select="+at_risk", args=NO_TESTS)
     assert consumer.query("select count(*) from at_risk") == [(5,)]
     assert consumer.query("select count(*) from churn_examples") == [(10,)]
+
+
+def test_a_team_replaces_the_thresholds_of_drift_by_its_own(consumer):
+    consumer.build(select="+churn_score_drift", args=NO_TESTS)
+    assert consumer.query("select count(*), max(error_above) from churn_drift_thresholds") == [
+        (1, 0.75)
+    ]
 
 
 def test_scores_are_published_and_asked_for_under_another_project(consumer):

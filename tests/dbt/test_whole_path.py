@@ -178,11 +178,38 @@ def test_the_command_gives_the_scores_of_the_table(scored, tmp_path, source):
 
 @pytest.mark.integration
 @pytest.mark.slow
+def test_a_model_that_was_just_trained_sees_no_drift(scored):
+    project, outcome = scored
+    rows = project.table("select * from churn_score_drift").to_pylist()
+    assert {row["bundle_id"] for row in rows} == {outcome["bundle_id"]}
+    kinds = [row["subject_type"] for row in rows]
+    assert (kinds.count("feature"), kinds.count("score")) == (85, 1)
+    assert kinds.count("token") > 20
+    assert [row["subject"] for row in rows if row["severity"] == "error"] == []
+    (score,) = (row for row in rows if row["subject_type"] == "score")
+    assert score["kolmogorov_smirnov"] <= 0.05, "the reference is of these very users"
+    means = {row["subject"]: row["current_mean"] for row in rows}
+    for name in ("tenure_days", "amount_90d"):
+        (known,) = project.query(f"select avg({name}) from churn_examples where is_score_cutoff")[0]
+        assert means[name] == pytest.approx(known)
+    (change,) = project.table("select * from churn_base_rate_changes").to_pylist()
+    mean = "select count(*), avg(churn_probability) from churn_scores"
+    expected = (change["user_count"], pytest.approx(change["expected_base_rate"]))
+    assert project.query(mean) == [expected]
+    assert abs(change["explained_change"]) < 0.2
+    assert change["observed_base_rate"] is None
+
+
+@pytest.mark.integration
+@pytest.mark.slow
 def test_second_build_scores_nothing_and_changes_no_row(scored):
     project, _ = scored
+    drift = "select rowid, * from int_drift_measured order by all"
+    measured = project.query(drift)
     before, cached = project.query(SCORES), project.query("select count(*) from churn_score_cache")
     project.build()
     assert project.query(SCORES) == before
+    assert project.query(drift) == measured
     assert project.query("select count(*) from churn_score_cache") == cached
     leaked = "select table_name from duckdb_tables() where table_name like '%__dbt_tmp%'"
     assert project.query(leaked) == []

@@ -14,6 +14,7 @@ from churn_udf.contracts.bundle import (
     METRICS_FILE,
     MODEL_CARD_FILE,
     PRECISION_FILE,
+    REFERENCE_FILE,
     THRESHOLDS_FILE,
 )
 from churn_udf.contracts.settings import ModelSettings
@@ -26,6 +27,7 @@ from trainer.data.splits import Splits
 from trainer.errors import ParityError, RunError
 from trainer.release.model_card import render_model_card
 from trainer.release.precision import choose_precision
+from trainer.release.reference import make_reference
 from trainer.runs import (
     BUNDLE_FILE,
     FIT_FILE,
@@ -82,6 +84,7 @@ def package_run(run: Run, snapshot: Snapshot, splits: Splits, models_dir: Models
     for name in (CALIBRATION_FILE, THRESHOLDS_FILE, METRICS_FILE):
         files[name] = run.path / name
     files[MODEL_CARD_FILE] = card
+    files[REFERENCE_FILE] = make_reference(run, snapshot, splits).to_json()
     if precision is not None:
         files[PRECISION_FILE] = precision.to_json()
     bundle = write_bundle(

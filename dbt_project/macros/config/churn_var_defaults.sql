@@ -33,5 +33,8 @@
         'unscorable_rows': {
             'default': 'warn', 'kind': 'choice', 'choices': ['warn', 'fail'],
         },
+        'drift_failures': {
+            'default': 'warn', 'kind': 'choice', 'choices': ['warn', 'error'],
+        },
     }) %}
 {% endmacro %}
