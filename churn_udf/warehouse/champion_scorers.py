@@ -1,4 +1,4 @@
-"""Loaded champions of this process, shared by the SQL function and the Python model."""
+"""Models loaded in this process, one at a time, shared by SQL function and Python models."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ def scorer_of(bundle: Bundle, models_dir: Path, *, device: str = "auto") -> Scor
         if loaded and loaded.bundle.bundle_id == bundle.bundle_id:
             return loaded
         return _load(key, bundle)
+
+
+def forget_scorer(bundle_id: str) -> None:
+    """Drop a model that is not needed any more, so that its memory is free."""
+    with _lock:
+        for key in [key for key, one in _scorers.items() if one.bundle.bundle_id == bundle_id]:
+            del _scorers[key]
 
 
 def forget_scorers() -> None:
