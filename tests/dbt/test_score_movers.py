@@ -19,7 +19,12 @@ from churn_udf.registry import move, read_registry
 from churn_udf.scoring import Scorer
 
 NO_TESTS = ["--exclude-resource-type", "test", "unit_test"]
-WITH_TESTS = ["--exclude-resource-type", "unit_test"]
+TESTED = (
+    "int_champions_noted int_shadows_noted int_scores_attributed int_inputs_scored_by_shadows "
+    "churn_score_movers churn_shadow_comparisons churn_shadow_movers churn_scores_current "
+    "assert_every_example_scored_once assert_scored_plus_unscorable_equals_users"
+)
+NO_UNIT_TESTS = ["--exclude-resource-type", "unit_test"]
 SCORING = "int_inputs_scored+"
 SETTINGS = {"observation_days": 60, "eligibility_days": 60, "horizon_days": 10}
 CUTOFFS = ("2024-02-16", "2024-02-20", "2024-02-24", "2024-02-28", "2024-03-01")
@@ -71,18 +76,25 @@ class Life:
     def __init__(self, project) -> None:
         self.project = project
         self.seen = {}
+        self.examples = {}
         project.vars = {f"churn__{name}": value for name, value in SETTINGS.items()}
         project.vars["churn__training_cutoffs"] = ["2024-02-15"]
         project.vars["churn__events_path"] = project.events_parquet(purchases())
 
-    def build(self, name: str, cutoff: str, **options) -> None:
+    def build(self, name: str, cutoff: str, *, is_tested: bool = False, **options) -> None:
         self.project.vars["churn__score_cutoff_date"] = cutoff
         self.project.build(**{"args": NO_TESTS, **options})
+        warnings = list(self.project.warnings)
+        if is_tested:
+            self.project.test(select=TESTED, args=NO_UNIT_TESTS)
+        self.examples[cutoff] = self.project.table(
+            f"select * from churn_examples where cutoff_date = '{cutoff}' order by user_id"
+        )
         self.seen[name] = {
             table: self.project.table(f"select * from {table} order by all").to_pylist()
             for table in TABLES
         }
-        self.seen[name]["warnings"] = list(self.project.warnings)
+        self.seen[name]["warnings"] = warnings
         self.seen[name]["cache"] = dict(
             self.project.query("select bundle_id, count(*) from churn_score_cache group by 1")
         )
@@ -103,9 +115,7 @@ class Life:
 
     def offline(self, bundle_id: str, cutoff: str) -> tuple[dict[str, float], dict[str, float]]:
         """Return user to logit and to probability by a bundle, outside the warehouse."""
-        examples = self.project.table(
-            f"select * from churn_examples where cutoff_date = '{cutoff}' order by user_id"
-        )
+        examples = self.examples[cutoff]
         table = self.scorer(bundle_id).score_batch(examples.combine_chunks().to_batches()[0])
         users = examples["user_id"].to_pylist()
         names = ("churn_logit", "churn_probability")
@@ -130,7 +140,7 @@ def life(module_dbt_project):
         move(models_dir, name, "shadow", reason="test")
     (models_dir / "bundles" / damaged / "metrics.json").write_text("{ }")
     life.build("with shadows", CUTOFFS[1])
-    life.build("again", CUTOFFS[1], select=SCORING, args=WITH_TESTS)
+    life.build("again", CUTOFFS[1], select=SCORING, is_tested=True)
     move(models_dir, damaged, "retired", reason="damaged")
     set_champion(models_dir, second, reason="better")
     life.build("promoted on the same day", CUTOFFS[1], select=SCORING)
@@ -138,15 +148,15 @@ def life(module_dbt_project):
     life.build("rolled back", CUTOFFS[1], select=SCORING)
     set_champion(models_dir, second, reason="better after all")
     move(models_dir, life.first, "shadow", reason="to compare")
-    life.build("another model", CUTOFFS[2], args=WITH_TESTS)
+    life.build("another model", CUTOFFS[2], is_tested=True)
     life.third = recalibrated(models_dir, second)
     set_champion(models_dir, life.third, reason="calibrated anew")
     move(models_dir, life.first, "retired", reason="not needed")
-    life.build("another calibrator", CUTOFFS[3], args=WITH_TESTS)
+    life.build("another calibrator", CUTOFFS[3])
     set_champion(models_dir, life.first, reason="as before")
     shutil.rmtree(models_dir / "bundles" / life.third)
-    life.build("bundle before is gone", CUTOFFS[4], args=WITH_TESTS)
-    life.build("full refresh", CUTOFFS[4], args=[*WITH_TESTS, "--full-refresh"])
+    life.build("bundle before is gone", CUTOFFS[4], is_tested=True)
+    life.build("full refresh", CUTOFFS[4], select=SCORING, args=[*NO_TESTS, "--full-refresh"])
     return life
 
 

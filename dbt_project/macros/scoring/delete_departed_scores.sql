@@ -2,8 +2,8 @@
     Post-hook of churn_scores: removes users who are no longer in the population of the
     cutoff, whichever model scored them: erased, or of a data set that was replaced; and
     what the champion or a shadow said of an earlier input of users whose present one it
-    cannot score. It runs in the transaction of the build. Not on `--empty` builds, whose churn_examples
-    says nothing about who left.
+    cannot score. It runs in the transaction of the build. Not on `--empty` builds, whose
+    churn_examples says nothing about who left.
 #}
 {% macro delete_departed_scores() %}
     {%- if execute and is_incremental() and not flags.EMPTY %}
