@@ -41,7 +41,7 @@ ATTRIBUTION_SCHEMA = pa.schema(
         ("is_same_calibrator", pa.bool_()),
     ]
 )
-PAIRS = "int_scores_paired"
+PAIRS = "churn_score_pairs"
 NOT_THE_MODEL = frozenset(
     {CALIBRATION_FILE, THRESHOLDS_FILE, METRICS_FILE, MODEL_CARD_FILE, "reference.json"}
 )

@@ -1,6 +1,6 @@
 {#
-    The three effects add up to the change, and the main cause is the largest of them; or
-    all are unknown, with a reason.
+    The three effects add up to the change, and the main cause is the largest of them;
+    or all are unknown, with a reason.
 #}
 with
 

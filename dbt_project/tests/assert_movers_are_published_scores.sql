@@ -1,6 +1,6 @@
 {#
-    Both scores of a mover stand in churn_scores: the champion's at the score cutoff, and
-    that of whoever was champion at the cutoff before.
+    Both scores of a mover stand in churn_scores: the champion's at the score cutoff,
+    and that of whoever was champion at the cutoff before.
 #}
 select movers.user_id
 
@@ -20,7 +20,7 @@ left join {{ ref('churn_scores') }} as earlier_scores
         and movers.previous_bundle_id = earlier_scores.bundle_id
         and movers.previous_churn_probability = earlier_scores.churn_probability
 
-left join {{ ref('int_champions_noted') }} as champions
+left join {{ ref('churn_champions') }} as champions
     on
         movers.previous_cutoff_date = champions.cutoff_date
         and movers.previous_bundle_id = champions.bundle_id

@@ -20,7 +20,7 @@ from churn_udf.scoring import Scorer
 
 NO_TESTS = ["--exclude-resource-type", "test", "unit_test"]
 TESTED = (
-    "int_champions_noted int_shadows_noted int_scores_attributed int_inputs_scored_by_shadows "
+    "churn_champions int_shadows_noted int_scores_attributed int_inputs_scored_by_shadows "
     "churn_score_movers churn_shadow_comparisons churn_shadow_movers churn_scores_current "
     "assert_every_example_scored_once assert_scored_plus_unscorable_equals_users"
 )
@@ -30,7 +30,7 @@ SETTINGS = {"observation_days": 60, "eligibility_days": 60, "horizon_days": 10}
 CUTOFFS = ("2024-02-16", "2024-02-20", "2024-02-24", "2024-02-28", "2024-03-01")
 TABLES = (
     *("churn_scores", "churn_scores_current", "churn_score_movers", "churn_shadow_comparisons"),
-    *("churn_shadow_movers", "int_champions_noted", "int_shadows_noted", "churn_unscorable"),
+    *("churn_shadow_movers", "churn_champions", "int_shadows_noted", "churn_score_outcomes"),
 )
 
 
@@ -163,7 +163,7 @@ def life(module_dbt_project):
 def test_nothing_has_moved_at_the_first_cutoff(life):
     for table in ("churn_score_movers", "churn_shadow_comparisons", "churn_shadow_movers"):
         assert life.rows("first cutoff", table) == [], table
-    champions = life.rows("first cutoff", "int_champions_noted")
+    champions = life.rows("first cutoff", "churn_champions")
     assert [(row["bundle_id"], str(row["cutoff_date"])) for row in champions] == [
         (life.first, CUTOFFS[0])
     ]
@@ -215,6 +215,18 @@ def test_comparison_says_what_scipy_and_numpy_say(life):
     }
 
 
+def test_scores_of_shadows_are_judged_like_those_of_the_champion(life):
+    outcomes = life.rows("bundle before is gone", "churn_score_outcomes")
+    for bundle_id in (life.first, life.second):
+        scores = life.scores("bundle before is gone", CUTOFFS[1], bundle_id)
+        assert {
+            row["user_id"]: row["churn_probability"]
+            for row in outcomes
+            if str(row["cutoff_date"]) == CUTOFFS[1] and row["bundle_id"] == bundle_id
+        } == scores
+        assert scores
+
+
 def test_a_promoted_shadow_needs_no_scoring_and_its_comparison_stays(life):
     for name in ("promoted on the same day", "rolled back"):
         assert life.seen[name]["cache"] == life.seen["with shadows"]["cache"]
@@ -228,7 +240,7 @@ def test_a_promoted_shadow_needs_no_scoring_and_its_comparison_stays(life):
 
 def test_the_last_champion_of_a_day_is_the_one_of_its_cutoff(life):
     def champions(name):
-        rows = life.rows(name, "int_champions_noted")
+        rows = life.rows(name, "churn_champions")
         return {str(row["cutoff_date"]): row["bundle_id"] for row in rows}
 
     assert champions("promoted on the same day")[CUTOFFS[1]] == life.second
@@ -317,7 +329,7 @@ def test_comparisons_keep_the_champion_of_their_time(life):
 def test_a_full_refresh_starts_over_but_knows_its_champions(life):
     assert life.rows("full refresh", "churn_score_movers") == []
     assert life.rows("full refresh", "churn_shadow_comparisons") == []
-    champions = life.rows("full refresh", "int_champions_noted")
+    champions = life.rows("full refresh", "churn_champions")
     assert {str(row["cutoff_date"]): row["bundle_id"] for row in champions} == dict(
         zip(CUTOFFS, (life.first, life.first, life.second, life.third, life.first), strict=True)
     )

@@ -92,7 +92,7 @@ def project(module_dbt_project):
         ),
     )
     champions = {"cutoff_date": [OLDER, CUTOFF], "bundle_id": [CHAMPION, CHAMPION]}
-    project.load("int_champions_noted", pa.table(champions))
+    project.load("churn_champions", pa.table(champions))
     project.vars = {"churn__events_path": "none.parquet"}
     project.run(select=MARTS)
     return project

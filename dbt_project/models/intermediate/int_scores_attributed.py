@@ -7,5 +7,5 @@ def model(dbt, session):
     dbt.config(materialized="table")
     dbt.ref("churn_examples")
     dbt.ref("int_cutoffs_spined")
-    dbt.ref("int_scores_paired")
+    dbt.ref("churn_score_pairs")
     return attribution_model.model(dbt, session)

@@ -9,7 +9,6 @@
     on_schema_change='append_new_columns',
     full_refresh=false
 ) }}
--- depends_on: {{ ref('churn_scores') }}
 
 with
 

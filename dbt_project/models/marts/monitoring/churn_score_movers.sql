@@ -1,13 +1,13 @@
 {#
-    change = what the same model says of other behaviour, plus what another model says of
-    the same, plus what another calibrator makes of it. Equal inputs, models and
+    change = what the same model says of other behaviour, plus what another model says
+    of the same, plus what another calibrator makes of it. Equal inputs, models and
     calibrators give equal probabilities, to the last digit.
 #}
 with
 
 paired as (
 
-    select * from {{ ref('int_scores_paired') }}
+    select * from {{ ref('churn_score_pairs') }}
 
 ),
 
@@ -104,7 +104,8 @@ movers as (
             else 'calibration'
         end as main_cause,
         case
-            when behaviour_effect is null then coalesce(unsplit_reason, 'not_attributed')
+            when behaviour_effect is null
+                then coalesce(unsplit_reason, 'not_attributed')
         end as unsplit_reason,
         risk_tier,
         previous_risk_tier,

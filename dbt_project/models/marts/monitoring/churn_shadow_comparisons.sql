@@ -1,6 +1,6 @@
 {#
-    Spearman's correlation: Pearson's of average ranks. Ranks are doubled and centred, so
-    that all sums are of whole numbers and exact.
+    Spearman's correlation: Pearson's of average ranks. Ranks are doubled and centred,
+    so that all sums are of whole numbers and exact.
 #}
 {%- set doubled_rank -%}
 2 * rank() over (

@@ -12,7 +12,7 @@ champions as (
         cutoff_date,
         bundle_id
 
-    from {{ ref('int_champions_noted') }}
+    from {{ ref('churn_champions') }}
 
 ),
 

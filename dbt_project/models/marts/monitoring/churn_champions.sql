@@ -106,7 +106,7 @@ ranked as (
             order by
                 promotions.moved_at desc nulls last,
                 unnoted.last_scored_at desc,
-                unnoted.bundle_id
+                unnoted.bundle_id asc
         ) as choice
 
     from unnoted

@@ -19,7 +19,7 @@ champions as (
         cutoff_date,
         bundle_id
 
-    from {{ ref('int_champions_noted') }}
+    from {{ ref('churn_champions') }}
 
 ),
 
