@@ -1,4 +1,4 @@
-"""Loaded champions of this process, shared by the SQL function and the Python model."""
+"""Models loaded in this process, one at a time, shared by SQL function and Python models."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ def champion_scorer(models_dir: ModelsDir, *, device: str = "auto") -> Scorer:
     """
     key = (str(absolute(models_dir)), device)
     with _lock:
-        loaded = _scorers.get(key)
         champion = read_champion(models_dir)
-        if loaded and champion and loaded.bundle.bundle_id == champion.bundle_id:
-            return loaded
+        if champion and _loaded_id(key) == champion.bundle_id:
+            return _scorers[key]
         return _load(key, open_champion(models_dir))
 
 
@@ -39,16 +38,28 @@ def scorer_of(bundle: Bundle, models_dir: ModelsDir, *, device: str = "auto") ->
     """Return the scorer of a bundle that was just verified, loading it if need be."""
     key = (str(absolute(models_dir)), device)
     with _lock:
-        loaded = _scorers.get(key)
-        if loaded and loaded.bundle.bundle_id == bundle.bundle_id:
-            return loaded
+        if _loaded_id(key) == bundle.bundle_id:
+            return _scorers[key]
         return _load(key, bundle)
+
+
+def forget_scorer(bundle_id: str) -> None:
+    """Drop a model that is not needed any more, so that its memory is free."""
+    with _lock:
+        for key in [key for key, one in _scorers.items() if one.bundle.bundle_id == bundle_id]:
+            del _scorers[key]
 
 
 def forget_scorers() -> None:
     """Drop all loaded models, so that the next use verifies and loads anew."""
     with _lock:
         _scorers.clear()
+
+
+def _loaded_id(key: tuple[str, str]) -> str | None:
+    """Return which bundle is loaded; the scorer itself would stay in memory with the caller."""
+    loaded = _scorers.get(key)
+    return loaded.bundle.bundle_id if loaded else None
 
 
 def _load(key: tuple[str, str], bundle: Bundle) -> Scorer:

@@ -2,7 +2,8 @@
 
 The first scores what is not scored yet, the second lists what the first could not score. Their
 pre-hook leaves the settings, feature list and relation names in a session variable (macro
-``set_scoring_context``); the plugin leaves the models directory in another.
+``set_scoring_context``); the plugin leaves the models directory in another. Other models than the
+champion score by the same means in ``shadow_model`` and ``attribution_model``.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timezone
 from typing import Any
 
 import pyarrow as pa
 
-from churn_udf.bundle_store import bundle_directory, open_bundle, read_champion
+from churn_udf.bundle_store import Bundle, bundle_directory, open_bundle, read_champion
 from churn_udf.contracts.settings import ModelSettings
 from churn_udf.errors import ScoringError, SettingsError
 from churn_udf.models_location import ModelsDir, models_dir_of, place_of
@@ -28,10 +29,10 @@ from churn_udf.warehouse import CONTEXT_VARIABLE, DEVICE_VARIABLE, MODELS_DIR_VA
 from churn_udf.warehouse.champion_scorers import scorer_of
 from churn_udf.warehouse.chunks import Chunks
 from churn_udf.warehouse.interruption import Interruption
+from churn_udf.warehouse.progress import Progress
 from churn_udf.warehouse.score_cache import CACHE_SCHEMA, ScoreCache
 from churn_udf.warehouse.unscorable_inputs import UnscorableInputs
 
-PROGRESS_SECONDS = 5.0
 CHUNK_SECONDS = 3.0
 """A chunk is what a kill can lose, and what progress is told after."""
 FIRST_CHUNK_ROWS = 32
@@ -39,7 +40,7 @@ FIRST_CHUNK_ROWS = 32
 WAITING_CHUNKS = 2
 """Chunks read ahead of the model, and chunks scored that wait to be written."""
 
-_one_at_a_time = threading.Lock()
+one_at_a_time = threading.Lock()
 """Two threads that both found the same inputs missing would score and store them twice."""
 
 LoadScorer = Callable[..., Scorer]
@@ -66,6 +67,8 @@ class ScoringContext:
     is_full_refresh: bool
     models_dir: ModelsDir
     device: str
+    relations: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Model or table name to SQL name: what the dbt model refers to, and durable tables."""
 
 
 def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.RecordBatchReader:
@@ -85,7 +88,7 @@ def model(dbt: Any, session: Any, *, load_scorer: LoadScorer = scorer_of) -> pa.
             ``churn__unscorable_rows`` is ``fail``; the others' scores are kept.
         SettingsError: The profile lacks the plugin, or ``churn_examples`` is out of date.
     """
-    with _one_at_a_time:
+    with one_at_a_time:
         return _score_current(session, read_context(session), load_scorer)
 
 
@@ -108,35 +111,84 @@ def _score_current(
         settings=context.settings,
         feature_names=context.feature_names,
     )
-    _require_fresh(context)
+    require_fresh(context)
+    with Interruption(session, log) as interruption:
+        if context.is_full_refresh:
+            unscorable.clear()
+        cache = score_inputs(
+            session,
+            context,
+            bundle,
+            unscorable,
+            role="champion",
+            is_anew=context.is_full_refresh,
+            load_scorer=load_scorer,
+            log=log,
+            interruption=interruption,
+        )
+        unscorable.keep_current(bundle.bundle_id)
+        counted = unscorable.count()
+        if counted and context.unscorable_rows == "fail":
+            unscorable.raise_error(counted)
+        if counted:
+            warn(f"{counted}: see churn_unscorable")
+    return cache.read_current()
+
+
+def score_inputs(
+    session: Any,
+    context: ScoringContext,
+    bundle: Bundle,
+    unscorable: UnscorableInputs,
+    *,
+    role: str,
+    is_anew: bool,
+    load_scorer: LoadScorer,
+    log: Callable[[str], None],
+    interruption: Interruption,
+    among: str | None = None,
+) -> ScoreCache:
+    """Score the inputs at the score cutoff that a bundle has not scored; load it only for that.
+
+    Args:
+        session: dbt's DuckDB cursor.
+        context: What dbt tells.
+        bundle: Verified against the context's settings and features.
+        unscorable: Where inputs go that it cannot score.
+        role: What the bundle is, for the log.
+        is_anew: Whether to forget its scores first.
+        load_scorer: How a bundle becomes a scorer.
+        log: Where a line goes.
+        interruption: Asked after each chunk.
+        among: A subquery with the ``input_hash`` of the only inputs that matter.
+
+    Returns:
+        The cache, complete.
+
+    Raises:
+        ScoringError: dbt was interrupted, or the inputs changed meanwhile.
+    """
     cache = ScoreCache(
         session,
         relation=context.cache_relation,
         examples=context.examples_relation,
         cutoff_date=context.cutoff_date,
         bundle_id=bundle.bundle_id,
-        unscorable=context.unscorable_relation,
+        unscorable=unscorable.relation,
+        among=among,
     )
-    with Interruption(session, log) as interruption:
-        if context.is_full_refresh:
-            cache.clear()
-            unscorable.clear()
-        num_inputs, num_missing = cache.plan()
-        log(
-            f"champion {bundle.bundle_id}: {num_inputs:,} distinct inputs at the score cutoff, "
-            f"{num_missing:,} to score"
-        )
-        if num_missing:
-            scorer = load_scorer(bundle, context.models_dir, device=context.device)
-            _score_missing(cache, unscorable, scorer, num_missing, log, interruption)
-            _require_complete(cache)
-        unscorable.keep_current(bundle.bundle_id)
-        counted = unscorable.count()
-        if counted and context.unscorable_rows == "fail":
-            unscorable.raise_error(counted)
-        if counted:
-            _warn(f"{counted}: see churn_unscorable")
-    return cache.read_current()
+    if is_anew:
+        cache.clear()
+    num_inputs, num_missing = cache.plan()
+    log(
+        f"{role} {bundle.bundle_id}: {num_inputs:,} distinct inputs at the score cutoff, "
+        f"{num_missing:,} to score"
+    )
+    if num_missing:
+        scorer = load_scorer(bundle, context.models_dir, device=context.device)
+        _score_missing(cache, unscorable, scorer, num_missing, log, interruption)
+        _require_complete(cache)
+    return cache
 
 
 def unscorable_model(dbt: Any, session: Any) -> pa.RecordBatchReader:
@@ -197,6 +249,7 @@ def read_context(session: Any) -> ScoringContext:
         is_full_refresh=bool(document["is_full_refresh"]),
         models_dir=models_dir_of(variables[MODELS_DIR_VARIABLE]),
         device=str(variables[DEVICE_VARIABLE] or "auto"),
+        relations=document.get("relations", {}),
     )
 
 
@@ -210,7 +263,7 @@ def _unscorable_inputs(session: Any, context: ScoringContext) -> UnscorableInput
     )
 
 
-def _require_fresh(context: ScoringContext) -> None:
+def require_fresh(context: ScoringContext) -> None:
     """Refuse inputs that were built with other vars than this run's."""
     built = context.built_settings_hash
     if built is not None and built != context.settings_hash:
@@ -268,60 +321,6 @@ def _score_missing(
     progress.finish()
 
 
-class Progress:
-    """Counts rows and reports rate and time left every few seconds.
-
-    Args:
-        total: Rows to score, >= 1.
-        log: Where a line goes.
-        clock: Seconds, monotonic.
-    """
-
-    def __init__(
-        self,
-        total: int,
-        log: Callable[[str], None],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._total = total
-        self._log = log
-        self._clock = clock
-        self._started = self._reported = clock()
-        self._done = 0
-
-    @property
-    def rows_per_second(self) -> float:
-        """Mean rate so far."""
-        return self._done / max(self._clock() - self._started, 1e-9)
-
-    def add(self, rows: int) -> None:
-        """Count rows, and report if the last report is old enough."""
-        self._done += rows
-        now = self._clock()
-        if now - self._reported >= PROGRESS_SECONDS:
-            self._reported = now
-            rate = self.rows_per_second
-            left = (self._total - self._done) / max(rate, 1e-9)
-            self._log(
-                f"scored {self._done:,} of {self._total:,} rows, {rate:,.0f} rows/s, "
-                f"{_duration(left)} left"
-            )
-
-    def finish(self) -> None:
-        """Report the whole."""
-        self._log(
-            f"scored {self._done:,} rows in {_duration(self._clock() - self._started)} "
-            f"({self.rows_per_second:,.0f} rows/s)"
-        )
-
-
-def _duration(seconds: float) -> str:
-    """Return ``12 s`` or ``3 min 05 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 def dbt_logger() -> Callable[[str], None]:
     """Return a function that writes to dbt's console and log file."""
     from dbt.adapters.events.logging import AdapterLogger
@@ -330,7 +329,7 @@ def dbt_logger() -> Callable[[str], None]:
     return lambda message: logger.info(message)
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
     """Issue a dbt warning, which `dbt --warn-error` makes an error."""
     from dbt.adapters.events.types import AdapterEventWarning
     from dbt_common.events.contextvars import get_node_info

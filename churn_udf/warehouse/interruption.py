@@ -49,6 +49,11 @@ class Interruption:
         with contextlib.suppress(AttributeError):
             del self._session.interrupt
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether dbt cancelled the connection."""
+        return self._asked.is_set()
+
     def check(self) -> None:
         """Stop here if asked to.
 

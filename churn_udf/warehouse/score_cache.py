@@ -56,6 +56,7 @@ class ScoreCache:
             pushes it into every table under ``examples``, which it cannot do with a join.
         bundle_id: Whose scores.
         unscorable: The table of inputs that cannot be scored (see ``UnscorableInputs``), quoted.
+        among: A subquery with the ``input_hash`` of the only inputs that count; all if not given.
     """
 
     def __init__(
@@ -67,11 +68,13 @@ class ScoreCache:
         cutoff_date: date | None,
         bundle_id: str,
         unscorable: str,
+        among: str | None = None,
     ) -> None:
         self._relation = relation
         self._examples = examples
         # A date's text is digits and dashes; null is no cutoff, and so no input.
         self._is_input = f"cutoff_date = cast({_date_literal(cutoff_date)} as date)"
+        self._is_wanted = "true" if among is None else f"input_hash in {among}"
         self._is_missing = (
             f"coalesce(input_hash, '') not in (select input_hash from {relation} "
             f"where bundle_id = {_literal(bundle_id)} union all "
@@ -115,7 +118,7 @@ class ScoreCache:
             with inputs as (
                 select input_hash, min(user_id) as user_id, {self._is_missing} as is_missing
                 from {self._examples}
-                where {self._is_input} and user_id is not null
+                where {self._is_input} and user_id is not null and {self._is_wanted}
                 group by input_hash
             )
             select
@@ -135,7 +138,8 @@ class ScoreCache:
         """Return how many distinct inputs have neither a score nor a reason now."""
         counted = self._reader.execute(
             f"select count(*) from (select distinct input_hash from {self._examples} "
-            f"where {self._is_input} and user_id is not null) as inputs where {self._is_missing}"
+            f"where {self._is_input} and user_id is not null and {self._is_wanted}) as inputs "
+            f"where {self._is_missing}"
         )
         return int(counted.fetchall()[0][0])
 
@@ -183,18 +187,22 @@ class ScoreCache:
         finally:
             self._writer.unregister(_CHUNK)
 
-    def read_current(self) -> pa.RecordBatchReader:
-        """Stream this bundle's scores of all inputs at the score cutoff."""
+    def read_current(self, *others: str) -> pa.RecordBatchReader:
+        """Stream this bundle's scores of all inputs at the score cutoff.
+
+        Args:
+            others: Ids of more bundles whose scores to stream.
+        """
         names = ", ".join(CACHE_SCHEMA.names)
+        bundle_ids = ", ".join(map(_literal, (self._bundle_id, *others)))
         rows = self._reader.sql(
             f"""
             select {names}
             from {self._relation}
-            where bundle_id = ? and input_hash in (
+            where bundle_id in ({bundle_ids}) and input_hash in (
                 select input_hash from {self._examples} where {self._is_input}
             )
-            """,
-            params=[self._bundle_id],
+            """
         )
         return rows.to_arrow_reader(READ_ROWS)
 

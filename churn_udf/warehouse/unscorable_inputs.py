@@ -80,6 +80,11 @@ class UnscorableInputs:
         self._inputs = f"{examples} where cutoff_date = cast({day} as date)"
         self._create_table()
 
+    @property
+    def relation(self) -> str:
+        """The table, quoted."""
+        return self._relation
+
     def _create_table(self) -> None:
         """Create the table; one of another release's layout is dropped, a run fills it anew."""
         columns = ", ".join(
@@ -124,14 +129,18 @@ class UnscorableInputs:
         finally:
             self._cursor.unregister(_CHUNK)
 
-    def keep_current(self, bundle_id: str) -> None:
-        """Drop rows of other models, and of inputs that are not at the score cutoff any more."""
+    def keep_current(self, bundle_id: str | None = None) -> None:
+        """Drop rows of inputs that are not at the score cutoff any more, and of other models.
+
+        Args:
+            bundle_id: The model whose rows may stay; those of all if not given.
+        """
         if not self._cursor.execute(f"select 1 from {self._relation} limit 1").fetchall():
             return  # as nearly always: spares reading the inputs
         self._cursor.execute(
             f"""
             delete from {self._relation} as listed
-            where listed.bundle_id <> ? or not exists (
+            where listed.bundle_id <> coalesce(?, listed.bundle_id) or not exists (
                 select 1 from (select input_hash from {self._inputs}) as inputs
                 where inputs.input_hash is not distinct from listed.input_hash
             )
@@ -139,10 +148,12 @@ class UnscorableInputs:
             [bundle_id],
         )
 
-    def count(self) -> UnscorableCount | None:
+    def count(self, bundle_id: str | None = None) -> UnscorableCount | None:
         """Count the users at the score cutoff who have no score; none where all have one.
 
-        What the table holds of other models counts too: call ``keep_current`` first.
+        Args:
+            bundle_id: The model in question; without one, what the table holds of other models
+                counts too: call ``keep_current`` first.
         """
         rows = self._cursor.execute(
             f"""
@@ -155,7 +166,8 @@ class UnscorableInputs:
             from users
             group by 1
             order by 2 desc, 1
-            """
+            """,
+            [bundle_id],
         ).fetchall()
         if not rows:
             return None
@@ -170,7 +182,8 @@ class UnscorableInputs:
         """
         first = self._cursor.execute(
             f"{self._users_sql()} select user_id, reason, detail from users "
-            f"order by user_id nulls last, reason limit {NAMED_IN_ERROR}"
+            f"order by user_id nulls last, reason limit {NAMED_IN_ERROR}",
+            [None],
         ).fetchall()
         named = "; ".join(f"user {user!r}: {reason}, {detail}" for user, reason, detail in first)
         raise ScoringError(
@@ -189,7 +202,7 @@ class UnscorableInputs:
         """Return CTEs: ``inputs``, and ``users`` without a score, a row per input row and reason.
 
         A row of nobody is not scored whatever its content, and told apart by that alone: so
-        does churn_unscorable.
+        does churn_unscorable. Takes one parameter, the model in question; null for any.
         """
         return f"""
             with inputs as materialized (
@@ -201,6 +214,7 @@ class UnscorableInputs:
                 from inputs
                 inner join {self._relation} as listed
                     on inputs.input_hash is not distinct from listed.input_hash
+                    and listed.bundle_id = coalesce(?, listed.bundle_id)
                 where inputs.user_id is not null
                 union all
                 select *, '{NULL_USER_ID}', 'column ''user_id'': got null; allowed: {KEY_ALLOWED}'

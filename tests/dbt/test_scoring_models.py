@@ -115,7 +115,8 @@ def test_before_the_first_champion_everything_builds_and_says_so(project, capsys
     assert "churn-train run" in said
     for table in (
         *("int_inputs_scored", "churn_scores", "churn_scores_current"),
-        *("int_inputs_unscorable", "churn_unscorable"),
+        *("int_inputs_unscorable", "churn_unscorable", "int_inputs_scored_by_shadows"),
+        *("churn_score_movers", "churn_shadow_comparisons", "churn_shadow_movers"),
     ):
         assert project.query(f"select count(*) from {table}") == [(0,)]
     types = project.query(

@@ -26,6 +26,15 @@
             database=this.database, schema=this.schema,
             identifier='churn_unscorable_inputs'
         ) -%}
+        {%- set by_others = api.Relation.create(
+            database=this.database, schema=this.schema,
+            identifier='churn_unscorable_by_others'
+        ) -%}
+        {%- set relations = {'churn_unscorable_by_others': by_others.render()} -%}
+        {%- for unique_id in model.depends_on.nodes -%}
+            {%- set node = graph.nodes[unique_id] -%}
+            {%- do relations.update({node.name: node.relation_name}) -%}
+        {%- endfor -%}
         {%- set context = {
             'settings': churn_scoring.churn_settings(),
             'settings_hash': churn_scoring.input_settings_hash(),
@@ -36,6 +45,7 @@
             'unscorable_relation': unscorable.render(),
             'unscorable_rows': churn_scoring.get_churn_var('unscorable_rows'),
             'is_full_refresh': flags.FULL_REFRESH,
+            'relations': relations,
         } -%}
         set variable churn_scoring_context = '{{ tojson(context) | replace("'", "''") }}'
     {%- endif -%}

@@ -17,6 +17,7 @@ examples as (
 
 ),
 
+{# The champion's, and beside them those of shadows. #}
 scored_inputs as (
 
     select
@@ -30,6 +31,27 @@ scored_inputs as (
         scored_at
 
     from {{ ref('int_inputs_scored') }}
+
+    union all
+
+    select
+        input_hash,
+        bundle_id,
+        risk_tier,
+        top_reason,
+        churn_probability,
+        churn_logit,
+        is_flagged,
+        scored_at
+
+    from {{ ref('int_inputs_scored_by_shadows') }}
+    where
+        bundle_id not in (
+
+            select champion_inputs.bundle_id
+            from {{ ref('int_inputs_scored') }} as champion_inputs
+
+        )
 
 ),
 

@@ -88,7 +88,7 @@ def logged(monkeypatch) -> list[str]:
 @pytest.fixture
 def warned(monkeypatch, logged) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(dbt_model, "_warn", lines.append)
+    monkeypatch.setattr(dbt_model, "warn", lines.append)
     return lines
 
 
