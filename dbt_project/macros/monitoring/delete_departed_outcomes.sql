@@ -1,7 +1,7 @@
 {#
     Post-hook of churn_score_outcomes: removes users who are gone from the data or from the
     population of the cutoff, outcomes whose horizon is open again because the data ends
-    earlier than it did, and what was said of an input that can no longer be scored. A cutoff
+    earlier than it did or more days are allowed for late events, and what was said of an input that can no longer be scored. A cutoff
     that has left the spine takes nothing with it. It runs in the transaction of the build; not
     on `--empty` builds, whose tables say nothing about who left.
 #}
@@ -11,7 +11,7 @@
     where
         horizon_end_date > (
 
-            select bounds.data_end_date
+            select {{ churn_scoring.mature_until_date('bounds.data_end_date') }}
             from {{ ref('int_data_bounds') }} as bounds
 
         )

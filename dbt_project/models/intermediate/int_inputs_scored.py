@@ -7,4 +7,5 @@ def model(dbt, session):
     dbt.config(materialized="table")
     dbt.ref("churn_examples")
     dbt.ref("int_cutoffs_spined")
+    dbt.ref("int_data_freshness")
     return dbt_model.model(dbt, session)
