@@ -46,5 +46,3 @@ failures as (
 )
 
 select * from failures
-
-order by event_date desc, event_type

@@ -94,8 +94,8 @@
         {% do return(word) %}
     {% endif %}
     {% set moment = modules.re.match(
-        '^([0-9-]{10})([T ](([01][0-9]|2[0-3]):[0-5][0-9])(:[0-5][0-9])?([.][0-9]{1,6})?)?'
-        ~ '(Z|[+]00:?00)?$', text
+        '^([0-9-]{10})([T ](([01][0-9]|2[0-3]):[0-5][0-9])(:[0-5][0-9])?'
+        ~ '([.][0-9]{1,6})?)?(Z|[+]00:?00)?$', text
     ) %}
     {% if value is boolean or not moment or not churn_scoring._is_date(text[:10]) %}
         {% do return(churn_scoring._raise_churn_var(

@@ -85,7 +85,12 @@ spined as (
     inner join dates
         on event_types.first_event_date <= dates.event_date
 
-    where event_types.newest_event_date >= (select min(dates.event_date) from dates)
+    cross join bounds
+
+    {# A type that came to its end before all of them is history. #}
+    where
+        event_types.newest_event_date
+        >= {{ churn_scoring.shift_date('bounds.end_date', -num_days) }}
 
 ),
 

@@ -14,6 +14,12 @@ days as (
 
 ),
 
+newest as (
+
+    select max(event_date) as newest_date from days
+
+),
+
 judged as (
 
     select
@@ -188,8 +194,10 @@ reasoned as (
         case
             when ranged.event_type is null then null
             when days.fortnight_event_count = 0 then 'silent'
-            when days.week_event_count < ranged.tolerated_week_low then 'week_far_below'
-            when days.week_event_count > ranged.tolerated_week_high then 'week_far_above'
+            when days.week_event_count < ranged.tolerated_week_low
+                then 'week_far_below'
+            when days.week_event_count > ranged.tolerated_week_high
+                then 'week_far_above'
             when days.event_count < ranged.expected_low then 'day_below'
             when days.event_count > ranged.expected_high then 'day_above'
             when days.week_event_count < ranged.expected_week_low then 'week_below'
@@ -198,20 +206,17 @@ reasoned as (
 
     from days
 
+    cross join newest
+
     left join ranged
         on
             days.event_type = ranged.event_type
             and days.event_date = ranged.event_date
 
     where
-        days.event_date >= (
-
-            select {{ churn_scoring.shift_date(
-                'max(days.event_date)', 1 - limits['judged_days']
-            ) }}
-            from days
-
-        )
+        days.event_date > {{ churn_scoring.shift_date(
+            'newest.newest_date', -limits['judged_days']
+        ) }}
 
 ),
 
