@@ -23,7 +23,8 @@ dated as (
 aged as (
 
     select
-        {{ dbt.datediff('newest_complete_date', 'as_of_date', 'day') }} as data_age_days,
+        {{ dbt.datediff('newest_complete_date', 'as_of_date', 'day') }}
+            as data_age_days,
         newest_complete_date,
         as_of_date
 

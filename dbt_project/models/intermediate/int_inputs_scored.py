@@ -7,5 +7,4 @@ def model(dbt, session):
     dbt.config(materialized="table")
     dbt.ref("churn_examples")
     dbt.ref("int_cutoffs_spined")
-    dbt.ref("int_data_freshness")
     return dbt_model.model(dbt, session)
