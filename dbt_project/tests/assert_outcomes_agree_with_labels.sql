@@ -12,7 +12,8 @@ outcomes as (
 
 bounds as (
 
-    select data_end_date from {{ ref('int_data_bounds') }}
+    select {{ churn_scoring.mature_until_date('data_end_date') }} as mature_until_date
+    from {{ ref('int_data_bounds') }}
 
 ),
 
@@ -46,7 +47,7 @@ failures as (
             = {{ churn_scoring.horizon_end_date('labels.cutoff_date') }}
 
     where
-        outcomes.horizon_end_date > bounds.data_end_date
+        outcomes.horizon_end_date > bounds.mature_until_date
         or outcomes.is_churned <> labels.is_churned
         or (labels.user_id is not null and labels.is_churned is null)
         or (outcomes.is_churned = outcomes.first_is_churned)

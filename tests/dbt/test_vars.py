@@ -22,6 +22,8 @@ NUMBERS = {
     "max_words_per_visit": (0, 64),
     "max_reviews": (0, 64),
     "max_review_chars": (1, 10000),
+    "late_data_days": (0, 365),
+    "max_data_age_days": (1, 3650),
 }
 
 BAD_VALUES: list[tuple[str, Any, str]] = [
@@ -70,6 +72,12 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("users_path", "users.xlsx", ".parquet or .csv"),
     ("unscorable_rows", "ignore", "'warn' or 'fail'"),
     ("unscorable_rows", True, "'warn' or 'fail'"),
+    ("stale_data", "ignore", "'warn' or 'fail' or 'allow'"),
+    ("as_of", "yesterday", "'YYYY-MM-DD HH:MM:SS'"),
+    ("as_of", "2024-02-30 01:00:00", "'YYYY-MM-DD HH:MM:SS'"),
+    ("as_of", "2024-02-03 24:00:00", "'YYYY-MM-DD HH:MM:SS'"),
+    ("as_of", "2024-02-03 10:00:00+02:00", "a moment in UTC"),
+    ("as_of", 20240203, "a moment in UTC"),
 ]
 
 
@@ -139,6 +147,7 @@ def test_values_are_coerced(dbt_project):
         "churn__score_cutoff_date": "LATEST",
         "churn__event_columns": "{amount: total}",
         "churn__unscorable_rows": " Fail ",
+        "churn__as_of": "2024-03-02T03:30:00.5Z",
     }
     settings = _context(dbt_project, vars)["settings"]
     assert settings["horizon_days"] == 14
@@ -152,6 +161,8 @@ def test_values_are_coerced(dbt_project):
     assert settings["score_cutoff_date"] == "latest"
     assert settings["event_columns"] == {"amount": "total"}
     assert settings["unscorable_rows"] == "fail"
+    assert settings["as_of"] == "2024-03-02 03:30:00"
+    assert settings["stale_data"] == "warn"
 
 
 def test_context_tells_python_settings_relations_and_features(dbt_project):

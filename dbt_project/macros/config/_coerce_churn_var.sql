@@ -5,6 +5,8 @@
         {% do return(churn_scoring._coerce_number(name, value, spec)) %}
     {% elif kind == 'date' %}
         {% do return(churn_scoring._coerce_date(name, value, spec.get('word'))) %}
+    {% elif kind == 'timestamp' %}
+        {% do return(churn_scoring._coerce_timestamp(name, value, spec['word'])) %}
     {% elif kind in ('optional_list', 'event_types') %}
         {% do return(churn_scoring._coerce_list(name, value, kind)) %}
     {% elif kind in ('event_columns', 'user_columns', 'event_type_roles') %}
@@ -82,6 +84,29 @@
         )) %}
     {% endif %}
     {% do return(text) %}
+{% endmacro %}
+
+
+{# A moment in UTC as 'YYYY-MM-DD HH:MM:SS', a date alone being its midnight. #}
+{% macro _coerce_timestamp(name, value, word) %}
+    {% set text = value | string | trim %}
+    {% if text | lower == word %}
+        {% do return(word) %}
+    {% endif %}
+    {% set moment = modules.re.match(
+        '^([0-9-]{10})([T ](([01][0-9]|2[0-3]):[0-5][0-9])(:[0-5][0-9])?'
+        ~ '([.][0-9]{1,6})?)?(Z|[+]00:?00)?$', text
+    ) %}
+    {% if value is boolean or not moment or not churn_scoring._is_date(text[:10]) %}
+        {% do return(churn_scoring._raise_churn_var(
+            name, value,
+            "a moment in UTC as 'YYYY-MM-DD HH:MM:SS' or YYYY-MM-DD, or '" ~ word ~ "'",
+            'change it in vars or --vars'
+        )) %}
+    {% endif %}
+    {% do return(
+        moment.group(1) ~ ' ' ~ (moment.group(3) or '00:00') ~ (moment.group(5) or ':00')
+    ) %}
 {% endmacro %}
 
 

@@ -23,6 +23,12 @@
         },
         'score_cutoff_date': {'default': 'latest', 'kind': 'date', 'word': 'latest'},
         'data_end_date': {'default': 'auto', 'kind': 'date', 'word': 'auto'},
+        'late_data_days': {'default': 0, 'kind': 'integer', 'min': 0, 'max': 365},
+        'as_of': {'default': 'now', 'kind': 'timestamp', 'word': 'now'},
+        'max_data_age_days': {'default': 7, 'kind': 'integer', 'min': 1, 'max': 3650},
+        'stale_data': {
+            'default': 'warn', 'kind': 'choice', 'choices': ['warn', 'fail', 'allow'],
+        },
         'max_visits': {'default': 16, 'kind': 'integer', 'min': 1, 'max': 256},
         'max_words_per_visit': {'default': 4, 'kind': 'integer', 'min': 0, 'max': 64},
         'max_reviews': {'default': 3, 'kind': 'integer', 'min': 0, 'max': 64},

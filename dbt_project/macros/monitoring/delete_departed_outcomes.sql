@@ -1,9 +1,10 @@
 {#
     Post-hook of churn_score_outcomes: removes users who are gone from the data or from the
     population of the cutoff, outcomes whose horizon is open again because the data ends
-    earlier than it did, and what was said of an input that can no longer be scored. A cutoff
-    that has left the spine takes nothing with it. It runs in the transaction of the build; not
-    on `--empty` builds, whose tables say nothing about who left.
+    earlier than it did or late events are waited for longer, and what was said of an input
+    that can no longer be scored. A cutoff that has left the spine takes nothing with it. It
+    runs in the transaction of the build; not on `--empty` builds, whose tables say nothing
+    about who left.
 #}
 {% macro delete_departed_outcomes() %}
     {%- if execute and is_incremental() and not flags.EMPTY %}
@@ -11,7 +12,7 @@
     where
         horizon_end_date > (
 
-            select bounds.data_end_date
+            select {{ churn_scoring.mature_until_date('bounds.data_end_date') }}
             from {{ ref('int_data_bounds') }} as bounds
 
         )

@@ -18,7 +18,9 @@
 {% macro duckdb__set_scoring_context() %}
     {%- set examples = ref('churn_examples') -%}
     {%- set cutoffs = ref('int_cutoffs_spined') -%}
+    {%- set freshness = ref('int_data_freshness') -%}
     {%- if execute -%}
+        {%- do churn_scoring.refuse_stale_data(freshness) -%}
         {%- set cache = api.Relation.create(
             database=this.database, schema=this.schema, identifier='churn_score_cache'
         ) -%}

@@ -1,6 +1,6 @@
 {#
     First date after the prediction horizon. A label is mature once this is on or
-    before data_end_date.
+    before mature_until_date.
 #}
 {% macro horizon_end_date(cutoff_date) %}
     {{ return(churn_scoring.shift_date(

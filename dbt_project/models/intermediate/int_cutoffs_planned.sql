@@ -4,7 +4,8 @@
 {%- set eligibility_days = churn_scoring.get_churn_var('eligibility_days') -%}
 {%- set every_days = plan.get('every_days', 7) -%}
 {%- set label_days = churn_scoring.get_churn_var('gap_days')
-    + churn_scoring.get_churn_var('horizon_days') -%}
+    + churn_scoring.get_churn_var('horizon_days')
+    + churn_scoring.get_churn_var('late_data_days') -%}
 
 with
 

@@ -51,7 +51,7 @@ matured as (
         users.user_id,
         users.cutoff_date,
         {{ churn_scoring.horizon_end_date('users.cutoff_date') }}
-            <= bounds.data_end_date
+            <= {{ churn_scoring.mature_until_date('bounds.data_end_date') }}
             as is_label_mature,
         returned.user_id is not null as has_returned
 
