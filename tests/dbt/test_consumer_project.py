@@ -92,11 +92,13 @@ def test_scores_are_published_and_asked_for_under_another_project(consumer):
     promote_tiny(consumer)
     consumer.build(select="+int_scores_published +asked", args=NO_TESTS)
     current = read_published(consumer.root / "warehouse_published")
-    assert {name: table.rows for name, table in current.tables.items()} == {
-        "churn_scores": 5,
-        "churn_scores_current": 5,
-        "churn_unscorable": 0,
-    }
+    rows = {name: table.rows for name, table in current.tables.items()}
+    assert (rows["churn_scores"], rows["churn_scores_current"], rows["churn_unscorable"]) == (
+        5,
+        5,
+        0,
+    )
+    assert rows["churn_models"] == rows["churn_champions"] == 1
     query = "from asked join '{}' using (user_id) where abs(risk - churn_probability) > 1e-5"
     path = current.tables["churn_scores_current"].path
     assert consumer.query("select count(*) " + query.format(path)) == [(0,)]

@@ -17,6 +17,19 @@ NO_TESTS = ["--exclude-resource-type", "test", "unit_test"]
 SETTINGS = {"observation_days": 60, "eligibility_days": 60, "horizon_days": 10}
 MARTS = ("churn_scores", "churn_scores_current")
 OUTCOMES = ("churn_score_outcomes", "churn_calibration_bins", "churn_model_performance")
+OTHERS = (
+    *OUTCOMES,
+    "churn_base_rate_changes",
+    "churn_champions",
+    "churn_event_volumes",
+    "churn_model_log",
+    "churn_models",
+    "churn_score_drift",
+    "churn_score_movers",
+    "churn_shadow_comparisons",
+    "churn_shadow_movers",
+    "churn_unscorable",
+)
 EVENTS = [
     {
         "user_id": f"u{number}",
@@ -97,9 +110,11 @@ def test_files_are_the_marts(scored):
         (name, current.version, str(table.path), table.sha256, table.rows, table.bytes)
         for name, table in sorted(current.tables.items())
     ]
-    others = {"churn_unscorable", *OUTCOMES}
-    assert {row[0] for row in rows} == {*MARTS, *others}
-    assert all(published(scored, other) == [] for other in others)
+    assert {row[0] for row in rows} == {*MARTS, *OTHERS}
+    for other in OTHERS:
+        assert published(scored, other) == scored.query(f"from {other} order by all")
+    assert published(scored, "churn_event_volumes")
+    assert not any(published(scored, outcomes) for outcomes in OUTCOMES)
 
 
 def test_files_are_read_while_a_run_writes(scored, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from churn_udf.errors import ChurnError
 from trainer.cli import options as shared
 
 if TYPE_CHECKING:
+    from churn_udf.models_location import ModelsDir
     from trainer.data.warehouse import Warehouse
 
 
@@ -55,15 +55,13 @@ def command(out: Path, users: int, **options: Any) -> None:
 
 
 def retraining_plan(
-    warehouse: Warehouse, options: dict[str, Any], models_dir: Any
+    warehouse: Warehouse, options: dict[str, Any], models_dir: ModelsDir
 ) -> tuple[Mapping[str, Any] | None, str | None]:
     """Return whether a new model is due, as ``run --if-due`` says it, or why that is not known."""
+    from trainer.retraining import plan
+
+    settings = shared.make_config(options).retraining
     try:
-        retraining = importlib.import_module("trainer.retraining")
-    except ModuleNotFoundError:
-        return None, None
-    settings: Any = shared.make_config(options)
-    try:
-        return retraining.plan(warehouse, settings.retraining, models_dir).to_dict(), None
+        return plan(warehouse, settings, models_dir).to_dict(), None
     except ChurnError as error:
         return None, str(error)

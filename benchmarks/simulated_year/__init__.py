@@ -1,0 +1,1 @@
+"""A year of nights: a shop replayed week by week, with causes injected and alarms expected."""
