@@ -49,6 +49,7 @@ __all__ = [
     "Registry",
     "Standing",
     "Transition",
+    "is_being_pruned",
     "move",
     "note_pruned",
     "read_registry",
@@ -278,7 +279,8 @@ def note_pruned(
 ) -> Transition:
     """Log that a bundle's files are deleted; who logs it deletes them next.
 
-    From here on nobody can promote it, unless it is packaged anew.
+    From here on nobody can promote it, unless it is packaged anew. One that is logged as pruned
+    already is not logged again.
 
     Args:
         models_dir: The models location.
@@ -297,6 +299,8 @@ def note_pruned(
                 f"bundle {bundle_id} is {registry.stage_of(bundle_id)} and scores, or a rollback "
                 "would need it: it is kept. Move it with `churn-train models retire` first"
             )
+        if is_being_pruned(models_dir, registry, bundle_id):
+            return registry.transitions[registry.standing_of(bundle_id).sequence - 1]
         return _entry(
             registry, bundle_id, RETIRED, reason=reason, moved_by=moved_by, action=ACTION_PRUNE
         )
@@ -304,13 +308,17 @@ def note_pruned(
     return _append(models_dir, decide)
 
 
-def was_made_since(manifest: Mapping[str, Any] | None, moment: str) -> bool:
-    """Return whether a manifest was written after a moment; one that does not tell was not."""
-    try:
-        created_at = datetime.fromisoformat(str((manifest or {}).get("created_at")))
-        return created_at > datetime.fromisoformat(moment)
-    except (TypeError, ValueError):  # not a time, or one without its zone
+def is_being_pruned(models_dir: ModelsDir, registry: Registry, bundle_id: str) -> bool:
+    """Return whether a bundle was logged as pruned and has not been packaged anew since."""
+    pruned_at = registry.pruned_at.get(bundle_id)
+    if pruned_at is None:
         return False
+    try:
+        manifest = read_bundle_file(models_dir, bundle_id, MANIFEST_FILE) or {}
+        created_at = datetime.fromisoformat(str(manifest.get("created_at")))
+        return created_at <= datetime.fromisoformat(pruned_at)
+    except (TypeError, ValueError):  # not a time, or one without its zone
+        return True
 
 
 def _append(
@@ -385,12 +393,8 @@ def _require_champion(registry: Registry, expected: str | None, what: str) -> No
 
 def _require_not_pruned(models_dir: ModelsDir, registry: Registry, bundle_id: str) -> None:
     """Refuse a bundle whose files are being deleted; one packaged anew since is welcome."""
-    pruned_at = registry.pruned_at.get(bundle_id)
-    if pruned_at is None:
-        return
-    if not was_made_since(read_bundle_file(models_dir, bundle_id, MANIFEST_FILE), pruned_at):
+    if is_being_pruned(models_dir, registry, bundle_id):
         raise BundleNotFoundError(
-            f"bundle {bundle_id} was pruned at {pruned_at}: its files are being deleted. Let "
-            "`churn-train models prune` finish, then package it again with `churn-train package`, "
-            "or choose another one"
+            f"bundle {bundle_id} was pruned at {registry.pruned_at[bundle_id]}; let `churn-train "
+            "models prune` finish, then package it anew with `churn-train package`"
         )

@@ -17,7 +17,7 @@ from churn_udf.contracts.bundle import BUNDLES_DIR, MANIFEST_FILE, METRICS_FILE
 from churn_udf.errors import StageError
 from churn_udf.model_records import PRUNED_DIR
 from churn_udf.models_location import FolderStore, ModelsDir, cache_folder, is_url, store_of
-from churn_udf.registry import Registry, note_pruned, read_registry, was_made_since
+from churn_udf.registry import Registry, is_being_pruned, note_pruned, read_registry
 from trainer.release.registry import list_models
 
 MEGABYTE = 1e6
@@ -71,7 +71,7 @@ def prune_models(
     """
     registry = read_registry(models_dir)
     present = list_bundle_ids(models_dir)
-    begun = [name for name in present if _is_half_pruned(models_dir, registry, name)]
+    begun = [name for name in present if is_being_pruned(models_dir, registry, name)]
     moment = now or datetime.now(timezone.utc)
     chosen = _chosen(models_dir, registry, begun, keep, older_than_days, moment)
     pruned = []
@@ -92,14 +92,6 @@ def prune_models(
         kept_ids=tuple(name for name in present if name not in gone),
         dry_run=dry_run,
     )
-
-
-def _is_half_pruned(models_dir: ModelsDir, registry: Registry, bundle_id: str) -> bool:
-    """Return whether a prune that died has left a bundle; one packaged anew since is another."""
-    pruned_at = registry.pruned_at.get(bundle_id)
-    if pruned_at is None:
-        return False
-    return not was_made_since(read_bundle_file(models_dir, bundle_id, MANIFEST_FILE), pruned_at)
 
 
 def _chosen(

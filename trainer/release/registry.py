@@ -34,7 +34,10 @@ def find_bundle_id(models_dir: ModelsDir, reference: str | None) -> str:
     """
     records = list_models(models_dir)
     if not records:
-        raise RegistryError(f"no model in {place_of(models_dir)}; run `churn-train run` first")
+        raise RegistryError(
+            f"no model in {place_of(models_dir)}; run `churn-train run` first, or name the place "
+            "that has one with --models-dir or CHURN_MODELS_DIR"
+        )
     if reference is None:
         present = [record for record in records if not record.is_pruned]
         return (present or records)[0].bundle_id

@@ -197,7 +197,8 @@ def test_a_pruned_bundle_is_refused_until_it_is_packaged_anew(
     models_dir: Any, monkeypatch: Any
 ) -> None:
     bundle_id = fake_bundle(models_dir)
-    note_pruned(models_dir, bundle_id, reason="old")
+    entry = note_pruned(models_dir, bundle_id, reason="old")
+    assert note_pruned(models_dir, bundle_id, reason="old, too") == entry
     assert set(read_registry(models_dir).pruned_at) == {bundle_id}
     for stage in (CHAMPION, SHADOW, CANDIDATE):
         with pytest.raises(BundleNotFoundError, match=r"was pruned at .*churn-train package"):

@@ -24,7 +24,8 @@ def command(**options: Any) -> None:
     text = (
         models_table(records)
         if records
-        else f"no model in {place_of(models_dir)}; run `churn-train run`"
+        else f"no model in {place_of(models_dir)}; run `churn-train run`, or name the place that "
+        "has one with --models-dir or CHURN_MODELS_DIR"
     )
     document = {
         "models_dir": stated(models_dir),
