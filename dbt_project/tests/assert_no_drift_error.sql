@@ -1,6 +1,7 @@
 {#
-    Fails, where churn__drift_failures is `error`, on every subject of the champion whose drift
-    at the score cutoff is an error. By default drift only warns (assert_no_drift_warning).
+    Fails, where churn__drift_failures is `error`, on every subject of the champion
+    whose drift at the score cutoff is an error. By default drift only warns
+    (assert_no_drift_warning).
 #}
 {{ churn_scoring.select_drifted(
     ['error'] if churn_scoring.get_churn_var('drift_failures') == 'error' else []
