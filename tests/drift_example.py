@@ -22,7 +22,7 @@ from trainer.release.reference import distribution_of
 CUTOFF = datetime.date(2024, 6, 3)
 FIRST_EVENT = datetime.date(2020, 1, 1)
 MODELS = (
-    "churn_drift_thresholds int_drift_measured int_base_rates_expected churn_score_drift "
+    "churn_drift_thresholds churn_drift_measures churn_expected_base_rates churn_score_drift "
     "churn_base_rate_changes"
 )
 MARTS = ("churn_score_drift", "churn_base_rate_changes")

@@ -18,6 +18,7 @@ from churn_udf.contracts.reference import (
     Reference,
     TokenCounts,
 )
+from churn_udf.errors import BundleIntegrityError
 from churn_udf.registry import CHAMPION, SHADOW, read_registry
 from churn_udf.warehouse.registry_models import session_models_dir
 
@@ -57,7 +58,7 @@ def drift_references(dbt: Any, session: Any) -> pa.Table:
         ``REFERENCES_SCHEMA`` rows; none of a bundle without a reference.
 
     Raises:
-        BundleIntegrityError: The registry or a reference is damaged.
+        BundleIntegrityError: The registry or the champion's reference is damaged.
         SettingsError: The profile lacks the plugin.
         StorageError: The location cannot be read.
     """
@@ -65,13 +66,19 @@ def drift_references(dbt: Any, session: Any) -> pa.Table:
     registry = read_registry(models_dir)
     rows: list[Row] = []
     for bundle_id in list_bundle_ids(models_dir):
-        if registry.standing_of(bundle_id).stage not in (CHAMPION, SHADOW):
+        stage = registry.standing_of(bundle_id).stage
+        if stage not in (CHAMPION, SHADOW):
             continue
         document = read_bundle_file(models_dir, bundle_id, REFERENCE_FILE)
-        if document is not None:
-            path = f"{bundle_id}/{REFERENCE_FILE}"
-            reference = Reference.from_mapping(document, path=path)
-            rows += [{"bundle_id": bundle_id, **row} for row in reference_rows(reference)]
+        if document is None:
+            continue
+        try:
+            reference = Reference.from_mapping(document, path=f"{bundle_id}/{REFERENCE_FILE}")
+        except BundleIntegrityError:
+            if stage == CHAMPION:
+                raise
+            continue  # a shadow does no harm
+        rows += [{"bundle_id": bundle_id, **row} for row in reference_rows(reference)]
     return pa.Table.from_pylist(rows, REFERENCES_SCHEMA)
 
 

@@ -201,7 +201,7 @@ def test_history_stays_and_only_what_changed_is_measured_again(own_tables):
     assert stored(project) == [[], []], "no bundle, no drift"
     tables.references = references
 
-    measured = "select rowid, * from int_drift_measured order by all"
+    measured = "select rowid, * from churn_drift_measures order by all"
     tables.run()
     first, before = stored(project), project.query(measured)
     assert all(first)
@@ -227,9 +227,9 @@ def test_history_stays_and_only_what_changed_is_measured_again(own_tables):
     tables.references = {}
     tables.run(args=["--full-refresh"])
     assert stored(project) == kept, "what was measured outlives the bundle and a full refresh"
-    number = project.query("select count(*) from int_drift_measured")
+    number = project.query("select count(*) from churn_drift_measures")
     tables.run(args=["--empty"])
-    assert project.query("select count(*) from int_drift_measured") == number
+    assert project.query("select count(*) from churn_drift_measures") == number
 
 
 def test_severity_needs_size_certainty_and_full_windows(own_tables):

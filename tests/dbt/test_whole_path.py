@@ -204,7 +204,7 @@ def test_a_model_that_was_just_trained_sees_no_drift(scored):
 @pytest.mark.slow
 def test_second_build_scores_nothing_and_changes_no_row(scored):
     project, _ = scored
-    drift = "select rowid, * from int_drift_measured order by all"
+    drift = "select rowid, * from churn_drift_measures order by all"
     measured = project.query(drift)
     before, cached = project.query(SCORES), project.query("select count(*) from churn_score_cache")
     project.build()

@@ -1,6 +1,6 @@
 {#
-    The change of a base rate, split in two (Kitagawa 1955): what the mix of users explains at
-    the churn rates of the reference, and what changed inside the strata.
+    The change of a base rate, split in two (Kitagawa 1955): what the mix of users
+    explains at the churn rates of the reference, and what changed inside the strata.
 #}
 with
 
@@ -15,7 +15,7 @@ expected as (
         expected_base_rate,
         cutoff_date
 
-    from {{ ref('int_base_rates_expected') }}
+    from {{ ref('churn_expected_base_rates') }}
 
 ),
 

@@ -1,7 +1,7 @@
 {#
-    Severity: a measure is above its threshold (seed churn_drift_thresholds) and beyond what
-    chance does to so few users. What follows from a history that is still shorter than the
-    windows is no drift.
+    Severity: a measure is above its threshold (seed churn_drift_thresholds) and beyond
+    what chance does to so few users. What follows from a history that is still shorter
+    than the windows is no drift.
 #}
 {%- set metrics = [
     'population_stability_index', 'kolmogorov_smirnov', 'wasserstein_distance',
@@ -11,7 +11,7 @@ with
 
 measured as (
 
-    select * from {{ ref('int_drift_measured') }}
+    select * from {{ ref('churn_drift_measures') }}
 
 ),
 
