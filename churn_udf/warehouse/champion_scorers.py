@@ -28,9 +28,11 @@ def champion_scorer(models_dir: ModelsDir, *, device: str = "auto") -> Scorer:
     """
     key = (str(absolute(models_dir)), device)
     with _lock:
+        loaded = _scorers.get(key)
         champion = read_champion(models_dir)
-        if champion and _loaded_id(key) == champion.bundle_id:
-            return _scorers[key]
+        if loaded and champion and loaded.bundle.bundle_id == champion.bundle_id:
+            return loaded
+        del loaded  # it would stay in memory while the next one is loaded
         return _load(key, open_champion(models_dir))
 
 
@@ -38,8 +40,10 @@ def scorer_of(bundle: Bundle, models_dir: ModelsDir, *, device: str = "auto") ->
     """Return the scorer of a bundle that was just verified, loading it if need be."""
     key = (str(absolute(models_dir)), device)
     with _lock:
-        if _loaded_id(key) == bundle.bundle_id:
-            return _scorers[key]
+        loaded = _scorers.get(key)
+        if loaded and loaded.bundle.bundle_id == bundle.bundle_id:
+            return loaded
+        del loaded  # it would stay in memory while the next one is loaded
         return _load(key, bundle)
 
 
@@ -54,12 +58,6 @@ def forget_scorers() -> None:
     """Drop all loaded models, so that the next use verifies and loads anew."""
     with _lock:
         _scorers.clear()
-
-
-def _loaded_id(key: tuple[str, str]) -> str | None:
-    """Return which bundle is loaded; the scorer itself would stay in memory with the caller."""
-    loaded = _scorers.get(key)
-    return loaded.bundle.bundle_id if loaded else None
 
 
 def _load(key: tuple[str, str], bundle: Bundle) -> Scorer:
