@@ -25,8 +25,7 @@ def all_series() -> dict[str, np.ndarray]:
     """Type to (D,) counts of the days before the data end, D at most NUM_DAYS."""
     generator = np.random.default_rng(3)
     steady = {
-        f"poisson {mean}": generator.poisson(mean, NUM_DAYS)
-        for mean in (0.3, 1.9, 2.1, 5, 30, 900)
+        f"poisson {mean}": generator.poisson(mean, NUM_DAYS) for mean in (0.3, 1.9, 2.1, 5, 30, 900)
     }
     steady |= {f"clustered {mean}": clustered(generator, mean, NUM_DAYS) for mean in (3, 40)}
     steady["weekend off"] = generator.poisson(60, NUM_DAYS) * WEEKEND_OFF
