@@ -97,7 +97,7 @@ def complete_journey_story(root: Path, weeks: Weeks) -> Story:
 
     del weeks  # its data are those of one year, of which training needs half
     weeks = HALF_YEAR
-    events = pq.read_table(load(root / "journey").events)
+    events = pq.read_table(load(root / "journey").events_path)
     first_night = datetime.date(2017, 7, 10)
     date = pc.cast(events["event_ts"], pa.date32())
     rises = pc.greater_equal(date, pa.scalar(_week_before(first_night, weeks.prices_rise)))

@@ -63,10 +63,10 @@ def _label(replay: Replay, events: pd.DataFrame, cutoff: datetime.date) -> dict[
     return {user: user not in back for user in eligible}
 
 
-def _matured(replay: Replay, cutoff: datetime.date) -> bool:
-    """Return whether the horizon of a cutoff ends by the end of the data."""
+def _matured(replay: Replay, events: pd.DataFrame, cutoff: datetime.date) -> bool:
+    """Return whether the horizon of a cutoff ends before the newest, incomplete day of data."""
     horizon = datetime.timedelta(days=replay.vars["churn__horizon_days"])
-    return cutoff + horizon <= replay.nights[-1].cutoff_date - datetime.timedelta(days=1)
+    return bool(cutoff + horizon <= events["date"].max())
 
 
 def _outcome_differences(replay: Replay, events: pd.DataFrame) -> Iterator[str]:
@@ -77,7 +77,7 @@ def _outcome_differences(replay: Replay, events: pd.DataFrame) -> Iterator[str]:
     scored = {row[0] for row in replay.rows("select distinct cutoff_date from churn_scores")}
     for cutoff in sorted(scored):
         known = outcomes[outcomes["cutoff_date"] == cutoff]
-        if not _matured(replay, cutoff):
+        if not _matured(replay, events, cutoff):
             if len(known):
                 yield f"{cutoff}: {len(known)} outcomes before the horizon has ended"
             continue
