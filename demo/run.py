@@ -28,10 +28,11 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK_DIR = Path(".demo")
 DUCKDB_PATH = WORK_DIR / "churn.duckdb"
 PUBLISH_DIR = WORK_DIR / "churn_published"  # where the plugin puts it
+HEALTH_REPORT = WORK_DIR / "churn_report.html"
 VARS_PATH = Path("demo/vars.yml")
 TRAIN_CONFIG_PATH = Path("demo/train.yml")
 FEATURE_INPUTS = [Path("dbt_project"), Path("profiles"), WORK_DIR / "data" / STAMP_NAME]
-SCORE_INPUTS = [Path("churn_udf"), WORK_DIR / "models" / "champion.json"]
+SCORE_INPUTS = [Path("churn_udf"), WORK_DIR / "models" / "registry"]
 NUM_STEPS = 5
 NUM_USERS_SHOWN = 10
 MODEL_WIDTH = 16
@@ -66,13 +67,16 @@ def main() -> int:
         with console.step("Read the scores"):
             show_scores(console)
             show_metrics(console, run)
+            health = report(env)
+            console.write(f"\nHealth of the model in service: {health['verdict']['headline']}")
     except StepFailed as failure:
         console.write(f"\nerror: {failure}")
         return 1
     console.write(
         f"\nScores:  table churn_scores (and churn_scores_current) in {DUCKDB_PATH}\n"
         f"         {PUBLISH_DIR}/current/*.parquet, readable during a run too\n"
-        f"Report:  {Path(run['report']).resolve()}\n"
+        f"Reports: {Path(run['report']).resolve()} (the training)\n"
+        f"         {HEALTH_REPORT.resolve()} (the model in service)\n"
         f"All steps took {time.monotonic() - started_at:.0f} s"
     )
     return 0
@@ -146,6 +150,13 @@ def train(console: Console, env: dict[str, str]) -> dict[str, Any]:
     show_command(console, command)
     result: dict[str, Any] = json.loads(run_for_result(command, env))
     return result
+
+
+def report(env: dict[str, str]) -> dict[str, Any]:
+    """Runs `churn-train report` and returns the facts on its page."""
+    command = ["churn-train", "report", *warehouse_options(), "--out", str(HEALTH_REPORT)]
+    facts: dict[str, Any] = json.loads(run_for_result([*command, "--json", "--quiet"], env))
+    return facts
 
 
 def show_scores(console: Console) -> None:
