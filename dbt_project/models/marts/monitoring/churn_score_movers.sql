@@ -65,10 +65,12 @@ by_previous_calibrator as (
     select
         by_previous_model.*,
         case
-            when previous_model_probability is null then null
-            when is_same_calibrator then churn_probability
-            when is_same_model then previous_model_probability
-            else previous_calibrator_probability
+            when by_previous_model.previous_model_probability is null then null
+            when by_previous_model.is_same_calibrator
+                then by_previous_model.churn_probability
+            when by_previous_model.is_same_model
+                then by_previous_model.previous_model_probability
+            else by_previous_model.previous_calibrator_probability
         end as calibrated_before
 
     from by_previous_model
@@ -78,13 +80,15 @@ by_previous_calibrator as (
 split as (
 
     select
-        by_previous_calibrator.*,
-        churn_probability - previous_churn_probability as probability_change,
-        previous_model_probability - previous_churn_probability as behaviour_effect,
-        calibrated_before - previous_model_probability as model_effect,
-        churn_probability - calibrated_before as calibration_effect
+        steps.*,
+        steps.churn_probability - steps.previous_churn_probability
+            as probability_change,
+        steps.previous_model_probability - steps.previous_churn_probability
+            as behaviour_effect,
+        steps.calibrated_before - steps.previous_model_probability as model_effect,
+        steps.churn_probability - steps.calibrated_before as calibration_effect
 
-    from by_previous_calibrator
+    from by_previous_calibrator as steps
 
 ),
 

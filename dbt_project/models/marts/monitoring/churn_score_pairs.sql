@@ -73,7 +73,12 @@ earlier_scores as (
 scores_before as (
 
     select * from earlier_scores
-    where cutoff_date = (select max(earlier_scores.cutoff_date) from earlier_scores)
+    where
+        cutoff_date = (
+
+            select max(published.cutoff_date) from earlier_scores as published
+
+        )
 
 ),
 
