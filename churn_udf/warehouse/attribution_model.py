@@ -19,6 +19,7 @@ from churn_udf.contracts.bundle import (
     CALIBRATION_FILE,
     METRICS_FILE,
     MODEL_CARD_FILE,
+    REFERENCE_FILE,
     THRESHOLDS_FILE,
 )
 from churn_udf.errors import BundleMismatchError, BundleNotFoundError, ChurnError
@@ -43,7 +44,7 @@ ATTRIBUTION_SCHEMA = pa.schema(
 )
 PAIRS = "churn_score_pairs"
 NOT_THE_MODEL = frozenset(
-    {CALIBRATION_FILE, THRESHOLDS_FILE, METRICS_FILE, MODEL_CARD_FILE, "reference.json"}
+    {CALIBRATION_FILE, THRESHOLDS_FILE, METRICS_FILE, MODEL_CARD_FILE, REFERENCE_FILE}
 )
 """Files of a bundle that its logits do not depend on."""
 BUNDLE_MISSING = "bundle_missing"
