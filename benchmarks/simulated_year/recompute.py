@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -42,7 +44,17 @@ def differences(replay: Replay) -> list[str]:
 
 def _raw_events(replay: Replay) -> pd.DataFrame:
     """Return the events that dbt saw on the last night, with their UTC date."""
-    events = pd.read_parquet(replay.vars["churn__events_path"])
+    return _dated(pd.read_parquet(replay.vars["churn__events_path"]))
+
+
+def _arrived_by(replay: Replay, night: datetime.date) -> pd.DataFrame:
+    """Return the events that were there in an earlier night, with their UTC date."""
+    is_there = pc.less_equal(replay.events["arrives_on"], pa.scalar(night))
+    return _dated(replay.events.filter(is_there).drop_columns(["arrives_on"]).to_pandas())
+
+
+def _dated(events: pd.DataFrame) -> pd.DataFrame:
+    """Return distinct events with their UTC date."""
     events = events.drop_duplicates()
     return events.assign(date=events["event_ts"].dt.date)
 
@@ -54,11 +66,12 @@ def _active_days(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def _label(replay: Replay, events: pd.DataFrame, cutoff: datetime.date) -> dict[str, bool]:
-    """Return whether each eligible user of a matured cutoff churned."""
-    days = _active_days(events)
+    """Return whether each user whom the night saw as eligible churned, as is known now."""
     eligible_from = cutoff - datetime.timedelta(days=replay.vars["churn__eligibility_days"])
     horizon_end = cutoff + datetime.timedelta(days=replay.vars["churn__horizon_days"])
-    eligible = days[(days["date"] >= eligible_from) & (days["date"] < cutoff)]["user_id"].unique()
+    seen = _active_days(_arrived_by(replay, cutoff + datetime.timedelta(days=1)))
+    eligible = seen[(seen["date"] >= eligible_from) & (seen["date"] < cutoff)]["user_id"].unique()
+    days = _active_days(events)
     back = set(days[(days["date"] >= cutoff) & (days["date"] < horizon_end)]["user_id"])
     return {user: user not in back for user in eligible}
 

@@ -159,7 +159,7 @@ class Story:
         forced = self._promote(bad, "--override", "--reason", "to see what happens")
         if forced.exit_code or self.replay.champion_id() != bad:
             self.told.append(f"an override does not promote: {forced.output[-2_000:]}")
-        self.replay.dbt("build")
+        self.replay.dbt("run")
         worse = self._current_scores()
         if worse == before:
             self.told.append("another champion gives the same scores")
@@ -167,7 +167,7 @@ class Story:
         back = self.replay.command("models", "rollback", *models, "--reason", "it ranks backwards")
         if back.exit_code or self.replay.champion_id() != champion:
             self.told.append(f"rollback does not bring back the champion: {back.output[-2_000:]}")
-        self.replay.dbt("build")
+        self.replay.dbt("run")
         if self._current_scores() != before:
             self.told.append("after the rollback the scores are not those of before")
         entries = self.replay.rows(
