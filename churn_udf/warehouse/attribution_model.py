@@ -22,7 +22,7 @@ from churn_udf.contracts.bundle import (
     REFERENCE_FILE,
     THRESHOLDS_FILE,
 )
-from churn_udf.errors import BundleMismatchError, BundleNotFoundError, ChurnError
+from churn_udf.errors import BundleMismatchError, BundleNotFoundError
 from churn_udf.warehouse import dbt_model
 from churn_udf.warehouse.champion_scorers import forget_scorer, scorer_of
 from churn_udf.warehouse.dbt_model import LoadScorer, ScoringContext
@@ -134,7 +134,7 @@ def _open(context: ScoringContext, bundle_id: str, previous_id: str) -> Change:
             )
             for name in (bundle_id, previous_id)
         )
-    except ChurnError as error:
+    except Exception as error:  # whatever it is, a disk that cannot be read too: the scores go on
         return _unsplit(bundle_id, previous_id, error)
     return Change(bundle_id, previous_id, champion, previous)
 

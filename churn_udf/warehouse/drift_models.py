@@ -20,6 +20,7 @@ from churn_udf.contracts.reference import (
 )
 from churn_udf.errors import BundleIntegrityError
 from churn_udf.registry import CHAMPION, SHADOW, read_registry
+from churn_udf.warehouse import dbt_model
 from churn_udf.warehouse.registry_models import session_models_dir
 
 REFERENCES_SCHEMA = pa.schema(
@@ -55,10 +56,11 @@ def drift_references(dbt: Any, session: Any) -> pa.Table:
         session: dbt's DuckDB cursor.
 
     Returns:
-        ``REFERENCES_SCHEMA`` rows; none of a bundle without a reference.
+        ``REFERENCES_SCHEMA`` rows; none of a bundle without a reference, or with one that this
+        release cannot read: a warning names it, and the scores are published all the same.
 
     Raises:
-        BundleIntegrityError: The registry or the champion's reference is damaged.
+        BundleIntegrityError: The registry is damaged.
         SettingsError: The profile lacks the plugin.
         StorageError: The location cannot be read.
     """
@@ -66,19 +68,18 @@ def drift_references(dbt: Any, session: Any) -> pa.Table:
     registry = read_registry(models_dir)
     rows: list[Row] = []
     for bundle_id in list_bundle_ids(models_dir):
-        stage = registry.standing_of(bundle_id).stage
-        if stage not in (CHAMPION, SHADOW):
+        if registry.stage_of(bundle_id) not in (CHAMPION, SHADOW):
             continue
         document = read_bundle_file(models_dir, bundle_id, REFERENCE_FILE)
         if document is None:
             continue
+        path = f"{bundle_id}/{REFERENCE_FILE}"
         try:
-            reference = Reference.from_mapping(document, path=f"{bundle_id}/{REFERENCE_FILE}")
-        except BundleIntegrityError:
-            if stage == CHAMPION:
-                raise
-            continue  # a shadow does no harm
-        rows += [{"bundle_id": bundle_id, **row} for row in reference_rows(reference)]
+            found = list(reference_rows(Reference.from_mapping(document, path=path)))
+        except (BundleIntegrityError, TypeError, ValueError) as error:
+            dbt_model.warn(f"no drift of {bundle_id} in this build, its scores stand. {error}")
+            continue
+        rows += [{"bundle_id": bundle_id, **row} for row in found]
     return pa.Table.from_pylist(rows, REFERENCES_SCHEMA)
 
 

@@ -13,7 +13,7 @@ from churn_udf.calibration import Calibrator
 from churn_udf.contracts.bundle import MANIFEST_FILE, WEIGHTS_FILE
 from churn_udf.errors import ScoringError
 from churn_udf.scoring import Scorer
-from churn_udf.warehouse import dbt_model
+from churn_udf.warehouse import attribution_model, dbt_model
 from churn_udf.warehouse.attribution_model import ATTRIBUTION_SCHEMA, PAIRS, model
 
 PAIRED = 20
@@ -164,6 +164,17 @@ def test_a_bundle_that_breaks_gives_a_reason(paired, logged, monkeypatch):
     monkeypatch.setattr(Scorer, "score_or_list", break_down)
     assert {row["unsplit_reason"] for row in attributed(paired).values()} == {"bundle_unusable"}
     assert "the device is gone" in logged[-1]
+
+
+def test_a_bundle_that_cannot_be_read_gives_a_reason(paired, logged, monkeypatch):
+    paired.pair_with(paired.shadows[0])
+
+    def refuse(*_, **__):
+        raise PermissionError("weights.safetensors: not yours")
+
+    monkeypatch.setattr(attribution_model, "open_bundle", refuse)
+    assert {row["unsplit_reason"] for row in attributed(paired).values()} == {"bundle_unusable"}
+    assert "not yours" in logged[-1]
 
 
 def test_an_interruption_stops_the_build(paired, logged, monkeypatch):
