@@ -264,6 +264,27 @@ def test_severity_needs_size_certainty_and_full_windows(own_tables):
     assert small["deciding_limit"] > rows["moved"]["deciding_limit"]
 
 
+def test_less_than_eight_users_with_a_known_value_are_no_alarm(own_tables):
+    tables = own_tables
+    learned = np.full(40_000, np.nan)
+    learned[:1_000] = np.where(np.arange(1_000) < 200, 1.0, 5.0)
+    counts = {"rating_last": 7, "gap_mean_days": 8}
+    tables.references = {
+        CHAMPION: make_reference(dict.fromkeys(counts, learned), num_users=len(learned))
+    }
+    tables.clear()
+    values = {name: np.full(NUM_USERS, np.nan) for name in counts}
+    for name, count in counts.items():
+        values[name][:count] = 1.0
+    tables.add_users(values, {CHAMPION: np.full(NUM_USERS, 0.5)})
+    tables.run()
+    found = {name: tables.drift()[CHAMPION, "feature", name] for name in counts}
+    assert found["rating_last"]["severity"] == "ok", "seven of 300: chance can do that"
+    assert found["rating_last"]["relative_wasserstein"] == pytest.approx(2.0)
+    assert found["gap_mean_days"]["severity"] == "error"
+    assert found["gap_mean_days"]["deciding_metric"] == "wasserstein_distance"
+
+
 def test_thresholds_come_from_the_seed_and_the_most_specific_wins(own_tables):
     tables, project = own_tables, own_tables.project
     base, moved = np.linspace(0, 1, 2_000), np.linspace(0, 1, NUM_USERS) + 0.2

@@ -72,7 +72,10 @@ metric_values as (
             else 'inverse_known_sizes' -%}
         {{ churn_scoring.drift_noise(
             metric, sizes, 'bin_count', 'relative_spread'
-        ) }} as noise
+        ) }} as noise,
+        {# Of so few users, chance alone may have nobody like those learned from. #}
+        {{ churn_scoring.drift_noise('kolmogorov_smirnov', sizes) }} >= 1
+            as are_too_few
     from scaled
     {% if not loop.last %}
     union all
@@ -119,7 +122,7 @@ limited as (
     select
         *,
         case
-            when is_window_filling then 0
+            when is_window_filling or are_too_few then 0
             when metric_value > greatest(error_above, noise) and error_above is not null
                 then 2
             when metric_value > greatest(warn_above, noise) and warn_above is not null
