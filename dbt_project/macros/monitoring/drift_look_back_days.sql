@@ -2,14 +2,14 @@
     How many days before the cutoff a subject of drift depends on. While the data is younger
     than that at the reference's oldest cutoff, it changes because history grows. Names that
     end in `_90d` say so themselves; means, shares and last values settle within the
-    eligibility window; everything else looks over the whole observation window.
+    eligibility window; everything else, decayed counts and the gap between visits too, looks
+    over the whole observation window.
 #}
 {% macro drift_look_back_days(subject_type, subject) %}
     {%- set observation_days = churn_scoring.get_churn_var('observation_days') -%}
     {%- set eligibility_days = churn_scoring.get_churn_var('eligibility_days') -%}
     {%- set settled = [
-        'days_since_active', 'days_since_visit', 'decayed_active_days_14d',
-        'decayed_active_days_30d', 'gap_last_days', 'purchase_day_amount_mean',
+        'days_since_active', 'days_since_visit', 'purchase_day_amount_mean',
         'purchase_day_amount_last', 'order_event_count_mean', 'order_quantity_mean',
         'unit_price_mean', 'rating_last', 'discount_share', 'discounted_event_share',
         'weekend_share', 'night_share', 'morning_share', 'afternoon_share',
