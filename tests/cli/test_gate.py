@@ -120,6 +120,19 @@ def test_former_champion_comes_back_without_the_gate(
     assert champion() == trained.outcome.bundle_id
 
 
+def test_rollback_to_a_forced_model_does_not_spare_it_the_gate(
+    trained: Trained, invoke: Invoke, bad: str
+) -> None:
+    good = trained.outcome.bundle_id
+    assert invoke("promote", bad, *ALLOW, "--override", "--reason", "x").exit_code == 0
+    assert invoke("promote", good).exit_code == 0
+    assert invoke("models", "rollback").exit_code == 0
+    assert champion() == bad
+    assert invoke("promote", good).exit_code == 0
+    assert invoke("promote", bad, *ALLOW).exit_code == 3
+    assert champion() == good
+
+
 def test_wrong_gate_setting_exits_1(trained: Trained, invoke: Invoke, bad: str) -> None:
     result = invoke("promote", bad, "--set", "gate.unchecked=perhaps")
     assert result.exit_code == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from churn_udf.models_location import ModelsDir
-from churn_udf.registry import CHAMPION, Registry, read_registry
+from churn_udf.registry import ACTION_ROLLBACK, CHAMPION, Registry, read_registry
 from churn_udf.registry_entries import actor
 from trainer.config import TrainConfig
 from trainer.progress import Progress
@@ -90,8 +90,14 @@ def promote_gated(
 
 
 def has_proved_itself(registry: Registry, bundle_id: str) -> bool:
-    """Return whether a bundle is the champion, or became it before without an override."""
+    """Return whether a bundle is the champion, or became it before without an override.
+
+    A rollback proves nothing: it may go back to a model that was forced past the gate.
+    """
     return bundle_id == registry.champion_id or any(
-        entry.bundle_id == bundle_id and entry.to_stage == CHAMPION and not entry.is_override
+        entry.bundle_id == bundle_id
+        and entry.to_stage == CHAMPION
+        and entry.action != ACTION_ROLLBACK
+        and not entry.is_override
         for entry in registry.transitions
     )
