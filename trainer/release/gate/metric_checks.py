@@ -63,11 +63,13 @@ def _baseline_checks(metrics: Mapping[str, Any], gate: GateConfig) -> list[GateC
         for name, found in (metrics.get("differences") or {}).items()
         if name in BASELINE_TITLES and name in test
     }
-    auroc = number(model["auroc"]["value"])
+    auroc, high = (number(model["auroc"][name]) for name in ("value", "high"))
+    if math.isnan(auroc) or math.isnan(high):
+        raise KeyError("auroc")
     checks = [
         at_least(
             "test_auroc",
-            number(model["auroc"]["high"]),
+            high,
             gate.min_auroc,
             f"AUROC {auroc:.3f}, at best",
             {"auroc": model["auroc"]},
@@ -80,7 +82,8 @@ def _baseline_checks(metrics: Mapping[str, Any], gate: GateConfig) -> list[GateC
                 "test_recency",
                 number(differences["recency"]["auroc"]["high"]),
                 -gate.max_recency_deficit,
-                f"AUROC {auroc:.3f} against {theirs:.3f} of the recency rule, at best",
+                f"AUROC {auroc:.3f} against {theirs:.3f} of the recency rule, a "
+                "gain of at best",
                 {"difference": differences["recency"]["auroc"]},
             )
         )

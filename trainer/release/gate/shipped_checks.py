@@ -127,7 +127,7 @@ def shipped_checks(
                 "shipped_recency",
                 gain.high,
                 -gate.max_recency_deficit,
-                f"AUROC {where} against the recency rule, at best",
+                f"AUROC {where} against the recency rule, a gain of at best",
                 {"difference": gain._asdict()},
             )
         )
@@ -138,7 +138,7 @@ def shipped_checks(
             auroc.high - claimed,
             -gate.max_claim_deficit,
             f"AUROC {auroc.value:.3f} {where} against {claimed:.3f} that metrics.json says of the "
-            "test, at best",
+            "test, a gain of at best",
             {"auroc": auroc._asdict(), "claimed": claimed},
         )
     )

@@ -46,7 +46,7 @@ def files_check(
         "snapshot_files",
         0.0,
         0.0,
-        f"damaged files among {len(snapshot.document['shards']):,} of snapshot {stated}",
+        f"damaged files among {len(snapshot.document['shards']):,} of snapshot {stated}:",
     )
 
 

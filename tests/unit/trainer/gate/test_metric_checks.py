@@ -112,6 +112,13 @@ def test_undefined_metric_breaks_no_bound() -> None:
     json.dumps([check.to_dict() for check in metric_checks(found, GATE)], allow_nan=False)
 
 
+@pytest.mark.parametrize("name", ["value", "high"])
+def test_undefined_test_auroc_is_no_evidence(name: str) -> None:
+    found = metrics()
+    found["test"]["bert"]["auroc"][name] = None
+    assert "no test numbers" in failures(found)["test_auroc"]
+
+
 @pytest.mark.parametrize("document", [{}, {"test": {}, "model": "bert"}, {"test": None}])
 def test_bundle_without_test_numbers_is_refused(document: dict[str, Any]) -> None:
     assert "no test numbers" in failures(document)["test_auroc"]
