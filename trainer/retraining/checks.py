@@ -58,8 +58,11 @@ class Check:
 
     @property
     def leading(self) -> Measure:
-        """The measure that says most: one that is due, else one that is known."""
-        return min(self.measures, key=lambda item: (not item.is_due, item.value is None))
+        """The measure that says most: one that is due, else one that is known and has a limit."""
+        return min(
+            self.measures,
+            key=lambda item: (not item.is_due, item.value is None, item.limit is None),
+        )
 
     @property
     def message(self) -> str:

@@ -11,7 +11,7 @@ from trainer.cli import options as shared
 
 @click.command(name="diff")
 @click.argument("first", metavar="A")
-@click.argument("second", metavar="B", required=False)
+@click.argument("second", metavar="[B]", required=False)
 @shared.models_dir_option
 @shared.output_options
 def command(first: str, second: str | None, **options: Any) -> None:

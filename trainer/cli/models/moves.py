@@ -22,27 +22,29 @@ def emit_promotion(options: dict[str, Any], promotion: Promotion) -> None:
     from trainer.release.gate import gate_table
 
     verdict, move = promotion.verdict, promotion.move
-    table = gate_table(verdict.checks) if verdict else "the gate was not asked: it passed before"
     told = f"{move.bundle_id} is refused" if promotion.is_refused else _text(move)
+    if verdict is not None:
+        told = f"{gate_table(verdict.checks)}\n{told}"
+    elif move.from_stage != move.to_stage:
+        told = f"the gate was not asked: it passed before\n{told}"
     document = {
         **dataclasses.asdict(move),
         "checks": [dict(check) for check in move.checks],
         "is_refused": promotion.is_refused,
         "is_passed": verdict is None or verdict.is_passed,
     }
-    shared.emit(options, document, f"{table}\n{told}")
+    shared.emit(options, document, told)
 
 
 def _text(move: Move) -> str:
     """Say what a move did, or would do, and what to do next."""
-    before = move.previous_bundle_id or "none"
+    if move.from_stage == move.to_stage:
+        return f"{move.bundle_id} is {move.to_stage} already: nothing to do"
+    verb = "would be" if move.dry_run else "is"
     if move.to_stage == "champion":
-        verb = "would be" if move.dry_run and move.from_stage != "champion" else "is"
+        before = move.previous_bundle_id or "none"
         lines = [f"champion {verb} {move.bundle_id} (before: {before})"]
-    elif move.from_stage == move.to_stage:
-        lines = [f"{move.bundle_id} is {move.to_stage} already: nothing to do"]
     else:
-        verb = "would be" if move.dry_run else "is"
         lines = [f"{move.bundle_id} {verb} {move.to_stage} (was {move.from_stage})"]
     if move.is_override:
         lines.append(f"although the gate refused it: {move.reason}")

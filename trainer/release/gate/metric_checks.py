@@ -82,8 +82,7 @@ def _baseline_checks(metrics: Mapping[str, Any], gate: GateConfig) -> list[GateC
                 "test_recency",
                 number(differences["recency"]["auroc"]["high"]),
                 -gate.max_recency_deficit,
-                f"AUROC {auroc:.3f} against {theirs:.3f} of the recency rule, a "
-                "gain of at best",
+                f"AUROC {auroc:.3f} against {theirs:.3f} of the recency rule, a gain of at best",
                 {"difference": differences["recency"]["auroc"]},
             )
         )

@@ -84,6 +84,15 @@ def test_labels_are_due_from_their_share_on(share: float, is_due: bool) -> None:
     assert check_labels(cutoffs, TRAINED + 21 * DAY, 1_000, config).is_due is is_due
 
 
+def test_a_check_shows_the_measure_that_has_a_limit() -> None:
+    cutoffs = weekly(100, num_mature=3, count=6)
+    shown = check_labels(cutoffs, TRAINED + 21 * DAY, 1_000, DEFAULTS).to_dict()
+    assert (shown["value"], shown["limit"]) == (0.3, 0.5)
+    counted = RetrainingConfig(min_new_labels=900, min_new_label_share=None)
+    shown = check_labels(cutoffs, TRAINED + 21 * DAY, 1_000, counted).to_dict()
+    assert (shown["value"], shown["limit"]) == (300, 900)
+
+
 def test_labels_known_after_the_score_cutoff_do_not_count() -> None:
     cutoffs = weekly(100, num_mature=3, count=6)
     for days, expected in ((20, 200), (21, 300), (22, 300)):
