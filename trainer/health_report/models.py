@@ -39,19 +39,21 @@ def champion_facts(tables: HealthTables) -> dict[str, Any] | None:
     if row is None:
         return None
     made = row["created_at"] or row["stage_since"]
-    promoted = next(
+    judged = next(  # a rollback is not judged: what was said before it stands
         (
             entry
             for entry in tables.rows("log")
-            if entry["bundle_id"] == row["bundle_id"] and entry["to_stage"] == "champion"
+            if entry["bundle_id"] == row["bundle_id"]
+            and entry["to_stage"] == "champion"
+            and (entry["is_override"] or checks_of(entry))
         ),
         None,
     )
+    age = days_between(made, tables.as_of)
     return {
         **row,
-        "age_days": days_between(made, tables.as_of),
-        "service_days": days_between(row["stage_since"], tables.as_of),
-        "is_override": bool(promoted and promoted["is_override"]),
+        "age_days": None if age is None or age < 0 else age,  # a replay is before it was made
+        "is_override": bool(judged and judged["is_override"]),
     }
 
 

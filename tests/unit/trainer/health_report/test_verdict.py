@@ -84,6 +84,23 @@ def test_a_forced_champion_is_to_be_looked_at():
     assert reason(facts_of(make_warehouse(kind="look")), "champion")["level"] == "look"
 
 
+def test_a_rollback_to_a_forced_champion_is_to_be_looked_at():
+    connection = make_warehouse(kind="look")
+    connection.execute(
+        "insert into churn_model_log by name select * replace (9 as log_sequence, '[]' as "
+        "checks_json, 'back' as reason, false as is_override, 'retired' as from_stage) "
+        f"from churn_model_log where bundle_id = '{CHAMPION}'"
+    )
+    assert reason(facts_of(connection), "champion")["level"] == "look"
+
+
+def test_a_replay_before_the_model_was_made_tells_no_age(warehouse):
+    warehouse.execute("update churn_models set created_at = timestamp '2099-01-01'")
+    found = facts_of(warehouse)
+    assert found["champion"]["age_days"] is None
+    assert reason(found, "champion")["text"].endswith(" is champion.")
+
+
 @pytest.mark.parametrize(
     ("days", "level"),
     [(3, "fine"), (4, "look"), (7, "look"), (8, "act")],
