@@ -197,6 +197,7 @@ def test_nobody_who_can_score_is_a_reason(
     assert found["is_due"] is True
     assert found["reasons"] == [expected]
     assert message in found["checks"][0]["message"]
+    assert f"{expected}  {expected}  " in invoke(*COMMAND, "--dry-run").stdout
 
 
 def test_what_is_due_is_trained_once_and_not_again_the_next_night(

@@ -61,14 +61,18 @@ def retraining_table(plan: RetrainingPlan) -> str:
     Args:
         plan: Of ``trainer.retraining.plan``.
     """
-    lines = [f"{'check':<10}{'measure':<20}{'value':>10}{'limit':>10}  {'due':<4} what was found"]
+    names = [name for check in plan.checks for name in (check.name, "check")]
+    width = 2 + max(map(len, names))
+    lines = [
+        f"{'check':<{width}}{'measure':<20}{'value':>10}{'limit':>10}  {'due':<4} what was found"
+    ]
     for check in plan.checks:
         for measure in check.measures:
             value = "-" if measure.value is None else _short(measure.value)
             limit = "-" if measure.limit is None else _short(measure.limit)
             due = "yes" if measure.is_due else "no"
             lines.append(
-                f"{check.name:<10}{measure.name:<20}{value:>10}{limit:>10}  {due:<4} "
+                f"{check.name:<{width}}{measure.name:<20}{value:>10}{limit:>10}  {due:<4} "
                 f"{measure.message}"
             )
     return "\n".join([*lines, plan.sentence])

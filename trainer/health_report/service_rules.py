@@ -10,6 +10,12 @@ from trainer.health_report.tables import HealthTables
 from trainer.health_report.texts import day, joined, percent, plural
 from trainer.health_report.texts import short_id as short
 
+UNUSABLE = {
+    "unreadable": "its bundle is damaged or gone",
+    "other_settings": "it was trained for other windows or features than the warehouse has",
+}
+"""Reasons of a retraining plan that mean that nobody can score."""
+
 
 def champion(tables: HealthTables, facts: Mapping[str, Any]) -> Reason:
     """Is there a champion, is it the registry's, and was it forced?"""
@@ -140,6 +146,16 @@ def retraining(plan: Mapping[str, Any] | None) -> Reason:
         )
     told = str(plan.get("message") or "")
     why = joined([str(name).replace("_", " ") for name in plan.get("reasons", ())])
+    unusable = next((UNUSABLE[name] for name in plan.get("reasons", ()) if name in UNUSABLE), None)
+    if unusable:
+        return Reason(
+            name="retraining",
+            level=ACT,
+            text=f"The champion cannot score, as {unusable}: run `churn-train run --if-due`, or "
+            "`churn-train models rollback`.",
+            short="the champion cannot score",
+            anchor="retraining",
+        )
     if plan["is_due"]:
         return Reason(
             name="retraining",

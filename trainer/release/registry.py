@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from churn_udf.model_records import ModelRecord, read_records
 from churn_udf.models_location import ModelsDir, place_of
-from churn_udf.registry import read_registry
+from churn_udf.registry import RETIRED, read_registry
 from trainer.errors import RegistryError
 
 NAMED_MODELS = 8
@@ -27,7 +27,8 @@ def find_bundle_id(models_dir: ModelsDir, reference: str | None) -> str:
 
     Args:
         models_dir: The models location.
-        reference: A bundle id or run id, the unique beginning of one, or None for the newest.
+        reference: A bundle id or run id, the unique beginning of one, or None for the newest that
+            is not retired.
 
     Raises:
         RegistryError: Nothing, or more than one, fits.
@@ -39,8 +40,8 @@ def find_bundle_id(models_dir: ModelsDir, reference: str | None) -> str:
             "that has one with --models-dir or CHURN_MODELS_DIR"
         )
     if reference is None:
-        present = [record for record in records if not record.is_pruned]
-        return (present or records)[0].bundle_id
+        in_use = [record for record in records if record.stage != RETIRED]
+        return (in_use or records)[0].bundle_id
     wanted = reference.strip()
     matches = [
         record

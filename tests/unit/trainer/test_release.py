@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from champion import forget_champion
+from gate_example import copy_of_bundle
 from training_example import Trained
 
 from churn_udf.bundle_store import open_bundle, open_champion
@@ -15,7 +16,7 @@ from churn_udf.errors import BundleIntegrityError
 from churn_udf.registry import read_registry
 from trainer.errors import ParityError, RegistryError, RunError
 from trainer.pipeline import package_step
-from trainer.release.promotion import promote_candidate
+from trainer.release.promotion import promote_candidate, retire_model
 from trainer.release.registry import find_bundle_id, list_models
 from trainer.runs import open_run
 
@@ -94,6 +95,14 @@ def test_registry_lists_finds_and_promotes(trained: Trained) -> None:
     again = promote_candidate(models_dir, bundle_id, reason="again")
     assert (again.was_moved, again.from_stage, again.reason) == (False, "champion", "why")
     assert len(read_registry(models_dir).transitions) == 1
+
+
+def test_no_reference_means_no_retired_model(trained: Trained) -> None:
+    models_dir = trained.workspace.models_dir
+    newer = copy_of_bundle(models_dir, trained.outcome.bundle_id)
+    assert find_bundle_id(models_dir, None) == newer
+    retire_model(models_dir, newer, reason="it misbehaves")
+    assert find_bundle_id(models_dir, None) == trained.outcome.bundle_id
 
 
 def test_ambiguous_reference_is_refused(trained: Trained) -> None:

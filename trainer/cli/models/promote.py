@@ -41,9 +41,9 @@ def command(
 ) -> None:
     """Make a model the champion, with which the next `dbt build` scores, or a shadow.
 
-    BUNDLE is a bundle id or run id, or the beginning of one; without it the newest one is
-    promoted. A champion has to pass the gate, unless it has before; the gate looks into the
-    warehouse, so give the options of `dbt build`. Exit code 3: a check of the gate refuses it.
+    BUNDLE is a bundle id or run id, or the beginning of one; without it the newest that is not
+    retired is promoted. A champion has to pass the gate, unless it has before; the gate looks into
+    the warehouse, so give the options of `dbt build`. Exit code 3: a check of the gate refuses it.
     """
     if is_override and not (reason or "").strip():
         raise click.UsageError("--override needs --reason TEXT: it is kept in the log")

@@ -102,6 +102,15 @@ def test_a_replay_before_the_model_was_made_tells_no_age(warehouse):
 
 
 @pytest.mark.parametrize(
+    ("name", "level"), [("drift", "look"), ("unreadable", "act"), ("other_settings", "act")]
+)
+def test_a_champion_that_cannot_score_calls_for_action(warehouse, name, level):
+    found = facts_of(warehouse, retraining={**PLAN_DUE, "reasons": [name]})
+    assert reason(found, "retraining")["level"] == level
+    assert ("the champion cannot score" in found["verdict"]["headline"]) is (level == "act")
+
+
+@pytest.mark.parametrize(
     ("days", "level"),
     [(3, "fine"), (4, "look"), (7, "look"), (8, "act")],
 )
