@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from churn_udf.bundle_store import Bundle, read_promotions
+from churn_udf.bundle_store import Bundle
 from churn_udf.contracts.bundle import METRICS_FILE, MODEL_CARD_FILE
 from churn_udf.models_location import ModelsDir
+from churn_udf.registry import CHAMPION, RETIRED, read_registry
 from trainer.config import TrainConfig, to_mapping
 from trainer.data.export import export_snapshot
 from trainer.data.snapshot import Snapshot
@@ -274,10 +275,10 @@ def train_snapshot(
     assert bundle_id is not None
     metrics = run.read_json(METRICS_FILE)
     verdict = None
-    if should_promote and was_skipped and _was_replaced(workspace.models_dir, bundle_id):
+    if should_promote and was_skipped and _was_set_aside(workspace.models_dir, bundle_id):
         workspace.progress.note(
-            f"bundle {bundle_id} was the champion before and somebody chose another one since: "
-            "left as it is; `churn-train promote` brings it back"
+            f"bundle {bundle_id} was retired, or another one became champion after it: left as it "
+            f"is; `churn-train models promote {bundle_id}` brings it back"
         )
     elif should_promote:
         verdict = _promote_if_good(config, workspace, warehouse, bundle_id)
@@ -322,7 +323,12 @@ def _promote_if_good(
     return verdict
 
 
-def _was_replaced(models_dir: ModelsDir, bundle_id: str) -> bool:
-    """Return whether a bundle was promoted once and another one is the champion now."""
-    promoted = {promotion.bundle_id for promotion in read_promotions(models_dir)}
-    return bundle_id in promoted and champion_id(models_dir) not in (None, bundle_id)
+def _was_set_aside(models_dir: ModelsDir, bundle_id: str) -> bool:
+    """Return whether somebody retired a bundle, or chose another champion after it."""
+    registry = read_registry(models_dir)
+    if bundle_id == registry.champion_id:
+        return False
+    return registry.stage_of(bundle_id) == RETIRED or any(
+        entry.bundle_id == bundle_id and entry.to_stage == CHAMPION
+        for entry in registry.transitions
+    )

@@ -25,6 +25,7 @@ from trainer.errors import ConfigError, RunError, SplitError
 from trainer.evaluate import METRIC_NAMES
 from trainer.pipeline import evaluate_step, train_snapshot
 from trainer.progress import Progress
+from trainer.release.promotion import retire_model
 from trainer.runs import (
     code_version,
     evaluation_key,
@@ -208,6 +209,18 @@ def test_rollback_is_not_undone_by_an_unchanged_run(trained: Trained) -> None:
     champion = read_champion(trained.workspace.models_dir)
     assert champion is not None
     assert champion.bundle_id == trained.outcome.bundle_id
+
+
+def test_retired_candidate_is_not_promoted_by_an_unchanged_run(trained: Trained) -> None:
+    changed = tiny_config(thresholds__parameter=0.3, thresholds__strategy="capacity")
+    refused = dataclasses.replace(changed, gate=dataclasses.replace(changed.gate, min_auroc=1.1))
+    candidate = train_snapshot(trained.snapshot, refused, trained.workspace)
+    assert candidate.gate_error is not None
+    retire_model(trained.workspace.models_dir, candidate.bundle_id, reason="it misbehaves")
+    again = train_snapshot(trained.snapshot, changed, trained.workspace)
+    assert (again.bundle_id, again.was_skipped) == (candidate.bundle_id, True)
+    assert not again.is_champion
+    assert again.verdict is None
 
 
 def test_unpromoted_model_is_promoted_by_the_next_run(trained: Trained) -> None:
