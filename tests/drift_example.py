@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import yaml
 
 from churn_udf.contracts.reference import (
     SCORE_SUBJECT,
@@ -147,3 +148,27 @@ class DriftTables:
             f"where cutoff_date = '{cutoff or self.score_cutoffs[0]}'"
         ).to_pylist()
         return {(row["bundle_id"], row["subject_type"], row["subject"]): row for row in rows}
+
+
+def feature_names(project: Any) -> list[str]:
+    """Return the features that churn_examples documents."""
+    path = project.project_dir / "models" / "marts" / "_examples__models.yml"
+    (examples,) = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
+    columns = {column["name"]: column.get("config", {}) for column in examples["columns"]}
+    return [name for name, config in columns.items() if config.get("meta", {}).get("feature_group")]
+
+
+def psi_of(reference: Distribution, current: np.ndarray) -> float:
+    """Population stability index, as the page of definitions says, over a reference's bins."""
+    known = current[np.isfinite(current)]
+    counts = np.histogram(known, [-np.inf, *reference.bin_upper_bounds, np.inf])[0]
+    bounds = np.asarray(reference.bin_upper_bounds)
+    counts = np.bincount(np.searchsorted(bounds, known, side="left"), minlength=len(bounds) + 1)
+    now, then = list(counts), list(reference.bin_counts)
+    unknown = len(current) - len(known), reference.row_count - reference.known_count
+    if any(unknown):
+        now.append(unknown[0])
+        then.append(unknown[1])
+    p = (np.array(now) + 0.5) / (sum(now) + 0.5 * len(now))
+    q = (np.array(then) + 0.5) / (sum(then) + 0.5 * len(now))
+    return float(np.sum((p - q) * np.log(p / q)))

@@ -8,21 +8,21 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-import yaml
-from drift_example import CUTOFF, MARTS, DriftTables, make_reference, points_of
+from drift_example import (
+    CUTOFF,
+    MARTS,
+    DriftTables,
+    feature_names,
+    make_reference,
+    points_of,
+    psi_of,
+)
 
 from churn_udf.contracts.reference import OTHER_TOKEN, TokenCounts, stratum_of
 from trainer.release.reference import base_rates_of, row_words
 
 CHAMPION, SHADOW, SILENT = "champion", "shadow", "without reference"
 NUM_USERS = 300
-
-
-def feature_names(project) -> list[str]:
-    path = project.project_dir / "models" / "marts" / "_examples__models.yml"
-    (examples,) = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
-    columns = {column["name"]: column.get("config", {}) for column in examples["columns"]}
-    return [name for name, config in columns.items() if config.get("meta", {}).get("feature_group")]
 
 
 def kinds_of_values(generator) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -91,22 +91,6 @@ def tables(module_dbt_project, cases):
     tables.drawn = drawn
     tables.run()
     return tables
-
-
-def psi_of(reference, current) -> float:
-    """Population stability index, as the page of definitions says, over a reference's bins."""
-    known = current[np.isfinite(current)]
-    counts = np.histogram(known, [-np.inf, *reference.bin_upper_bounds, np.inf])[0]
-    bounds = np.asarray(reference.bin_upper_bounds)
-    counts = np.bincount(np.searchsorted(bounds, known, side="left"), minlength=len(bounds) + 1)
-    now, then = list(counts), list(reference.bin_counts)
-    unknown = len(current) - len(known), reference.row_count - reference.known_count
-    if any(unknown):
-        now.append(unknown[0])
-        then.append(unknown[1])
-    p = (np.array(now) + 0.5) / (sum(now) + 0.5 * len(now))
-    q = (np.array(then) + 0.5) / (sum(then) + 0.5 * len(now))
-    return float(np.sum((p - q) * np.log(p / q)))
 
 
 def near(value, relative: float = 1e-9):
