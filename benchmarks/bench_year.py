@@ -39,6 +39,8 @@ SHORT = Weeks(last=8, bad_candidate=3, prices_rise=5, views_stop=6, late_events=
 YEAR = Weeks(last=52, bad_candidate=9, prices_rise=20, views_stop=30, late_events=36, feed_stops=51)
 HALF_YEAR = Weeks(last=24, bad_candidate=5, prices_rise=12, views_stop=17, late_events=20)
 HISTORY_DAYS = 168
+SLEEPING_COUPONS = "coupon_redemption"
+"""Mailings come too seldom to be missed within a week."""
 SHOP_VARS = {
     "churn__observation_days": 90,
     "churn__eligibility_days": 45,
@@ -104,12 +106,10 @@ def complete_journey_story(root: Path, weeks: Weeks) -> Story:
     amounts = pc.if_else(rises, pc.multiply(events["amount"], 4.0), events["amount"])
     events = events.set_column(events.column_names.index("amount"), "amount", amounts)
     stops = pc.greater_equal(date, pa.scalar(_week_before(first_night, weeks.views_stop)))
-    is_gone = pc.and_(stops, pc.equal(events["event_type"], "campaign"))
-    events = events.filter(pc.invert(is_gone))
-    arrives = pc.cast(pc.add(pc.cast(events["event_ts"], pa.date32()).cast(pa.int32()), 1),
-                      pa.date32())  # fmt: skip
-    events = events.append_column("arrives_on", arrives)
-    return _story(root, events, first_night, weeks, "campaign", JOURNEY_VARS)
+    is_gone = pc.and_(stops, pc.equal(events["event_type"], SLEEPING_COUPONS))
+    arrives = pc.add(date.cast(pa.int32()), pa.scalar(1, pa.int32())).cast(pa.date32())
+    events = events.append_column("arrives_on", arrives).filter(pc.invert(is_gone))
+    return _story(root, events, first_night, weeks, SLEEPING_COUPONS, JOURNEY_VARS)
 
 
 def _story(

@@ -2,8 +2,8 @@
     How many days before the cutoff a subject of drift depends on. While the data is younger
     than that at the reference's oldest cutoff, it changes because history grows. Names that
     end in `_90d` say so themselves; means, shares and last values settle within the
-    eligibility window; everything else, decayed counts and the gap between visits too, looks
-    over the whole observation window.
+    eligibility window; everything else looks over the whole observation window: decayed
+    counts and the gap between visits, and what is new only by what was there before.
 #}
 {% macro drift_look_back_days(subject_type, subject) %}
     {%- set observation_days = churn_scoring.get_churn_var('observation_days') -%}
@@ -22,7 +22,7 @@
         {%- if name in settled %}
         when {{ subject_type }} = 'feature' and {{ subject }} = '{{ name }}'
             then {{ [eligibility_days, observation_days] | min }}
-        {%- elif days and not name.startswith('decayed_') %}
+        {%- elif days and not name.startswith(('decayed_', 'new_')) %}
         when {{ subject_type }} = 'feature' and {{ subject }} = '{{ name }}'
             then {{ [days[0] | int, observation_days] | min }}
         {%- endif %}
