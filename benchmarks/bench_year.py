@@ -31,16 +31,17 @@ from training_example import TINY_FLAGS
 
 from simulated_year.recompute import differences
 from simulated_year.replay import Replay
-from simulated_year.scenario import WEEK, Story, Weeks, alarms_of, delayed, to_json
+from simulated_year.scenario import FAR, WEEK, Story, Weeks, alarms_of, delayed, to_json
 from simulated_year.shop import DAY, Causes, ShopConfig, shop_events
 
 MADE_UP, COMPLETE_JOURNEY = "made_up", "complete_journey"
 SHORT = Weeks(last=8, bad_candidate=3, prices_rise=5, views_stop=6, late_events=6, feed_stops=8)
 YEAR = Weeks(last=52, bad_candidate=9, prices_rise=20, views_stop=30, late_events=36, feed_stops=51)
-HALF_YEAR = Weeks(last=24, bad_candidate=5, prices_rise=12, views_stop=17, late_events=20)
+HALF_YEAR = Weeks(
+    last=24, bad_candidate=5, prices_rise=12, views_stop=FAR, late_events=20, feed_stops=24
+)
+"""No type but purchases comes often enough there to be missed within a week."""
 HISTORY_DAYS = 168
-SLEEPING_COUPONS = "coupon_redemption"
-"""Mailings come too seldom to be missed within a week."""
 SHOP_VARS = {
     "churn__observation_days": 90,
     "churn__eligibility_days": 45,
@@ -105,11 +106,10 @@ def complete_journey_story(root: Path, weeks: Weeks) -> Story:
     rises = pc.greater_equal(date, pa.scalar(_week_before(first_night, weeks.prices_rise)))
     amounts = pc.if_else(rises, pc.multiply(events["amount"], 4.0), events["amount"])
     events = events.set_column(events.column_names.index("amount"), "amount", amounts)
-    stops = pc.greater_equal(date, pa.scalar(_week_before(first_night, weeks.views_stop)))
-    is_gone = pc.and_(stops, pc.equal(events["event_type"], SLEEPING_COUPONS))
+    is_gone = pc.greater_equal(date, pa.scalar(_week_before(first_night, weeks.feed_stops)))
     arrives = pc.add(date.cast(pa.int32()), pa.scalar(1, pa.int32())).cast(pa.date32())
     events = events.append_column("arrives_on", arrives).filter(pc.invert(is_gone))
-    return _story(root, events, first_night, weeks, SLEEPING_COUPONS, JOURNEY_VARS)
+    return _story(root, events, first_night, weeks, "view", JOURNEY_VARS)
 
 
 def _story(
