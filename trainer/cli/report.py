@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @click.command(name="report")
 @click.option(
     "--out",
+    "--output",
+    "out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("churn_report.html"),
     show_default=True,
