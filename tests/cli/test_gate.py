@@ -136,7 +136,10 @@ def test_rollback_to_a_forced_model_does_not_spare_it_the_gate(
 def test_champion_that_is_promoted_again_is_left_alone(trained: Trained, invoke: Invoke) -> None:
     again = invoke("promote", trained.outcome.bundle_id)
     assert again.exit_code == 0
-    assert again.stdout == f"{trained.outcome.bundle_id} is champion already: nothing to do\n"
+    assert (
+        again.stdout
+        == f"{trained.outcome.bundle_id} is champion already: nothing to do\nnext: dbt build\n"
+    )
 
 
 def test_wrong_gate_setting_exits_1(trained: Trained, invoke: Invoke, bad: str) -> None:

@@ -39,7 +39,8 @@ def emit_promotion(options: dict[str, Any], promotion: Promotion) -> None:
 def _text(move: Move) -> str:
     """Say what a move did, or would do, and what to do next."""
     if move.from_stage == move.to_stage:
-        return f"{move.bundle_id} is {move.to_stage} already: nothing to do"
+        told = f"{move.bundle_id} is {move.to_stage} already: nothing to do"
+        return f"{told}\nnext: dbt build" if move.to_stage == "champion" else told
     verb = "would be" if move.dry_run else "is"
     if move.to_stage == "champion":
         before = move.previous_bundle_id or "none"
