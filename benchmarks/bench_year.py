@@ -40,7 +40,8 @@ YEAR = Weeks(last=52, bad_candidate=9, prices_rise=20, views_stop=30, late_event
 HALF_YEAR = Weeks(
     last=24, bad_candidate=5, prices_rise=12, views_stop=FAR, late_events=20, feed_stops=24
 )
-"""No type but purchases comes often enough there to be missed within a week."""
+"""Of the Complete Journey, whose data are those of one year, of which training needs half; no type
+but purchases comes often enough there to be missed within a week."""
 HISTORY_DAYS = 168
 SHOP_VARS = {
     "churn__observation_days": 90,
@@ -70,8 +71,10 @@ def main() -> int:
     for shop in [MADE_UP] if options.quick else options.shops.split(","):
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as scratch:
-            make = made_up_story if shop == MADE_UP else complete_journey_story
-            story = make(Path(scratch), SHORT if options.quick else YEAR)
+            if shop == MADE_UP:
+                story = made_up_story(Path(scratch), SHORT if options.quick else YEAR)
+            else:
+                story = complete_journey_story(Path(scratch), HALF_YEAR)
             story.play()
             story.told += differences(story.replay)
         print(f"{shop}: {len(story.replay.nights)} nights in {time.monotonic() - began:.0f} s")
@@ -98,8 +101,6 @@ def complete_journey_story(root: Path, weeks: Weeks) -> Story:
     """Return the story of real households; what is done to them is done to their real events."""
     from demo.load_complete_journey import load
 
-    del weeks  # its data are those of one year, of which training needs half
-    weeks = HALF_YEAR
     events = pq.read_table(load(root / "journey").events_path)
     first_night = datetime.date(2017, 7, 10)
     date = pc.cast(events["event_ts"], pa.date32())

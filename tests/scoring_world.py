@@ -18,6 +18,22 @@ USERS = 30
 UNSCORABLE = "churn_unscorable_by_others"
 
 
+def scoring_context(**changes) -> dict:
+    """Return what the pre-hook of the scoring models leaves, but for changes."""
+    return {
+        "settings": model_settings().to_dict(),
+        "settings_hash": "h",
+        "feature_names": FEATURES,
+        "examples_relation": "examples",
+        "cutoffs_relation": "cutoffs",
+        "cache_relation": "churn_score_cache",
+        "unscorable_relation": "churn_unscorable_inputs",
+        "unscorable_rows": "warn",
+        "is_full_refresh": False,
+        **changes,
+    }
+
+
 class World:
     """A database with inputs, what plugin and hook leave, and a models folder of its own."""
 
@@ -38,19 +54,8 @@ class World:
         self.tell()
 
     def tell(self, **changes) -> None:
-        context = {
-            "settings": model_settings().to_dict(),
-            "settings_hash": "h",
-            "feature_names": FEATURES,
-            "examples_relation": "examples",
-            "cutoffs_relation": "cutoffs",
-            "cache_relation": "churn_score_cache",
-            "unscorable_relation": "churn_unscorable_inputs",
-            "unscorable_rows": "fail",
-            "is_full_refresh": False,
-            "relations": {UNSCORABLE: UNSCORABLE},
-            **changes,
-        }
+        told = {"unscorable_rows": "fail", "relations": {UNSCORABLE: UNSCORABLE}, **changes}
+        context = scoring_context(**told)
         self.session.execute(f"set variable {CONTEXT_VARIABLE} = ?", [json.dumps(context)])
 
     def stage(self, stage: str = "shadow", *names: str) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
-from factories import input_batch, model_settings, tiny_bundle
+from factories import input_batch, tiny_bundle
+from scoring_world import scoring_context
 
 from churn_udf.bundle_store import read_champion, set_champion
 from churn_udf.contracts.bundle import WEIGHTS_FILE
@@ -54,17 +55,7 @@ def session(tmp_path, models_dir):
             f"create table cutoffs as select date '{CUTOFF}' as cutoff_date, "
             "true as is_score_cutoff, 'h' as settings_hash"
         )
-        context = {
-            "settings": model_settings().to_dict(),
-            "settings_hash": "h",
-            "feature_names": FEATURES,
-            "examples_relation": "examples",
-            "cutoffs_relation": "cutoffs",
-            "cache_relation": "churn_score_cache",
-            "unscorable_relation": "churn_unscorable_inputs",
-            "unscorable_rows": "warn",
-            "is_full_refresh": False,
-        }
+        context = scoring_context()
         set_variable(session, MODELS_DIR_VARIABLE, str(models_dir))
         set_variable(session, DEVICE_VARIABLE, "cpu")
         set_variable(session, CONTEXT_VARIABLE, json.dumps(context))

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from factories import input_batch, model_settings, tiny_bundle
+from factories import input_batch, tiny_bundle
 from score_example import FEATURES, examples, write
+from scoring_world import scoring_context
 
 from churn_udf.bundle_store import Bundle, open_champion
 from churn_udf.cli import main
@@ -144,17 +145,7 @@ def test_the_python_model_scores_with_the_champion_at_a_url(
             f"create table cutoffs as select {day} as cutoff_date, true as is_score_cutoff, "
             "'h' as settings_hash"
         )
-        context = {
-            "settings": model_settings().to_dict(),
-            "settings_hash": "h",
-            "feature_names": FEATURES,
-            "examples_relation": "examples",
-            "cutoffs_relation": "cutoffs",
-            "cache_relation": "churn_score_cache",
-            "unscorable_relation": "churn_unscorable_inputs",
-            "unscorable_rows": "warn",
-            "is_full_refresh": False,
-        }
+        context = scoring_context()
         variables = {
             MODELS_DIR_VARIABLE: URL,
             DEVICE_VARIABLE: "cpu",

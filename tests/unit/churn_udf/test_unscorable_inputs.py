@@ -6,7 +6,8 @@ import json
 import duckdb
 import pyarrow as pa
 import pytest
-from factories import input_batch, model_settings, tiny_bundle
+from factories import input_batch, tiny_bundle
+from scoring_world import scoring_context
 
 from churn_udf.bundle_store import set_champion
 from churn_udf.errors import ScoringError
@@ -63,18 +64,7 @@ def session(tmp_path, models_dir):
 
 def tell(session, **changes) -> None:
     """Leave the context as the pre-hook does."""
-    context = {
-        "settings": model_settings().to_dict(),
-        "settings_hash": "h",
-        "feature_names": FEATURES,
-        "examples_relation": "examples",
-        "cutoffs_relation": "cutoffs",
-        "cache_relation": "churn_score_cache",
-        "unscorable_relation": "churn_unscorable_inputs",
-        "unscorable_rows": "warn",
-        "is_full_refresh": False,
-        **changes,
-    }
+    context = scoring_context(**changes)
     session.execute(f"set variable {CONTEXT_VARIABLE} = ?", [json.dumps(context)])
 
 
