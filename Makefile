@@ -55,9 +55,10 @@ demo: $(DEMO_STAMP) ## Load real data, build features, train, score; work goes t
 	@.venv/bin/python -m demo.run
 
 .PHONY: test
-# One process a core, one thread a process: threads that share a core wait for each other.
+# One process a core, one thread a process: threads that share a core wait for each other. A process
+# that has nothing left takes over tests that wait with another one.
 test: $(DEV_STAMP) ## Run every test: Python, dbt, browser, the whole path on small data
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto $(TESTS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist worksteal $(TESTS)
 
 .PHONY: test-schedulers
 test-schedulers: $(DEV_STAMP) $(AIRFLOW_STAMP) $(DAGSTER_STAMP) ## Run the examples of cron, Airflow and Dagster for real

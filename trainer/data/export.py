@@ -53,6 +53,10 @@ def export_snapshot(
 ) -> Snapshot:
     """Copy ``churn_examples`` up to the score cutoff into a snapshot.
 
+    Cutoffs that were scored before stay in the warehouse and teach once their labels mature, but
+    none from before the oldest training cutoff: else a model, and the reference that drift is
+    measured against, would keep what ``churn__max_training_cutoffs`` has let go.
+
     Args:
         warehouse: Where the table is.
         snapshots_dir: Folder of all snapshots; made when missing.
@@ -70,7 +74,10 @@ def export_snapshot(
     examples = context.relation("churn_examples")
     with warehouse.cursor() as cursor:
         score_cutoff = read_score_cutoff(cursor, context)
-        scope = f"from {examples} where cutoff_date <= date '{score_cutoff.isoformat()}'"
+        scope = (
+            f"from {examples} where cutoff_date <= date '{score_cutoff.isoformat()}' and "
+            f"cutoff_date >= date '{read_oldest_cutoff(cursor, context).isoformat()}'"
+        )
         total = int(cursor.execute(f"select count(*) {scope}").fetchall()[0][0])
         profiles = _read_profiles(warehouse, cursor, scope)
         query = f"select {columns} {scope} order by cutoff_date, user_id"
@@ -122,6 +129,14 @@ def read_score_cutoff(cursor: Any, context: ChurnContext) -> datetime.date:
         )
     date: datetime.date = cutoff_date
     return date
+
+
+def read_oldest_cutoff(cursor: Any, context: ChurnContext) -> datetime.date:
+    """Return the oldest training cutoff; the first date there is where none is planned yet."""
+    spine = context.relation("int_cutoffs_spined")
+    query = f"select min(cutoff_date) from {spine} where is_training_cutoff"
+    oldest: datetime.date | None = cursor.execute(query).fetchall()[0][0]
+    return oldest or datetime.date.min
 
 
 def _counted(reader: pa.RecordBatchReader, step: Step) -> Iterator[pa.RecordBatch]:

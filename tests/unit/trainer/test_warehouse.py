@@ -84,7 +84,8 @@ from range(40)
 """
 SPINE = """
 create table int_cutoffs_spined as
-select cutoff_date, 'h14' as settings_hash, cutoff_date = date '2024-03-15' as is_score_cutoff
+select cutoff_date, 'h14' as settings_hash, cutoff_date = date '2024-03-15' as is_score_cutoff,
+    cutoff_date < date '2024-03-15' as is_training_cutoff
 from (select distinct cutoff_date from churn_examples)
 """
 
@@ -158,6 +159,24 @@ def test_examples_become_a_snapshot(resolved: Warehouse, database: Path, tmp_pat
         connection.execute("update churn_examples set amount_30d = amount_30d + 1")
     assert export_snapshot(resolved, tmp_path / "snapshots").snapshot_id != snapshot.snapshot_id
     assert resolved.models_dir() == Path("some/models")
+
+
+def test_scored_cutoffs_before_the_oldest_training_cutoff_stay_out(
+    resolved: Warehouse, database: Path, tmp_path: Path
+) -> None:
+    fill(
+        database,
+        "update int_cutoffs_spined set is_training_cutoff = cutoff_date = '2024-03-08'",
+    )
+    snapshot = export_snapshot(resolved, tmp_path / "snapshots")
+    kept = {datetime.date(2024, 3, 8), datetime.date(2024, 3, 15)}
+    assert set(snapshot.table.column("cutoff_date").to_pylist()) == kept
+
+    # Without any training cutoff what was scored is all there is to learn from.
+    fill(database.with_name("later"), "update int_cutoffs_spined set is_training_cutoff = false")
+    database.with_name("later").replace(database)
+    every = export_snapshot(resolved, tmp_path / "snapshots")
+    assert every.num_rows == 30
 
 
 def test_rows_after_the_score_cutoff_stay_out(
