@@ -98,7 +98,7 @@ def small_warehouse(trained: Trained, *, with_monitoring: bool = True) -> SmallW
         connection.execute("create table churn_examples as from rows")
         connection.execute(
             "create table int_cutoffs_spined as select cast(? as date) as cutoff_date, "
-            "? as settings_hash, true as is_score_cutoff",
+            "? as settings_hash, true as is_score_cutoff, false as is_training_cutoff",
             [snapshot.document["score_cutoff_date"], HASH],
         )
         for name, columns in MONITORING.items() if with_monitoring else ():
