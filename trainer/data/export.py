@@ -74,10 +74,8 @@ def export_snapshot(
     examples = context.relation("churn_examples")
     with warehouse.cursor() as cursor:
         score_cutoff = read_score_cutoff(cursor, context)
-        scope = (
-            f"from {examples} where cutoff_date <= date '{score_cutoff.isoformat()}' and "
-            f"cutoff_date >= date '{read_oldest_cutoff(cursor, context).isoformat()}'"
-        )
+        oldest_cutoff = _read_oldest_cutoff(cursor, context)
+        scope = f"from {examples} where cutoff_date between '{oldest_cutoff}' and '{score_cutoff}'"
         total = int(cursor.execute(f"select count(*) {scope}").fetchall()[0][0])
         profiles = _read_profiles(warehouse, cursor, scope)
         query = f"select {columns} {scope} order by cutoff_date, user_id"
@@ -131,7 +129,7 @@ def read_score_cutoff(cursor: Any, context: ChurnContext) -> datetime.date:
     return date
 
 
-def read_oldest_cutoff(cursor: Any, context: ChurnContext) -> datetime.date:
+def _read_oldest_cutoff(cursor: Any, context: ChurnContext) -> datetime.date:
     """Return the oldest training cutoff; the first date there is where none is planned yet."""
     spine = context.relation("int_cutoffs_spined")
     query = f"select min(cutoff_date) from {spine} where is_training_cutoff"

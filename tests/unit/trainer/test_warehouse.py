@@ -164,17 +164,15 @@ def test_examples_become_a_snapshot(resolved: Warehouse, database: Path, tmp_pat
 def test_scored_cutoffs_before_the_oldest_training_cutoff_stay_out(
     resolved: Warehouse, database: Path, tmp_path: Path
 ) -> None:
-    fill(
-        database,
-        "update int_cutoffs_spined set is_training_cutoff = cutoff_date = '2024-03-08'",
-    )
+    only_second = "update int_cutoffs_spined set is_training_cutoff = cutoff_date = '2024-03-08'"
+    fill(database, only_second)
     snapshot = export_snapshot(resolved, tmp_path / "snapshots")
     kept = {datetime.date(2024, 3, 8), datetime.date(2024, 3, 15)}
     assert set(snapshot.table.column("cutoff_date").to_pylist()) == kept
 
     # Without any training cutoff what was scored is all there is to learn from.
-    fill(database.with_name("later"), "update int_cutoffs_spined set is_training_cutoff = false")
-    database.with_name("later").replace(database)
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("update int_cutoffs_spined set is_training_cutoff = false")
     every = export_snapshot(resolved, tmp_path / "snapshots")
     assert every.num_rows == 30
 
