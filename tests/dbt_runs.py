@@ -32,6 +32,7 @@ from factories import model_settings, tiny_bundle
 
 from churn_udf.bundle_store import Bundle, set_champion
 from churn_udf.contracts.bundle import FeatureSpec
+from churn_udf.warehouse.torn_blocks import connect_mending
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT_DIR = REPOSITORY / "dbt_project"
@@ -285,15 +286,15 @@ def promote(server: RunServer, *, seed: int) -> Bundle:
 def read_tables(database: Path) -> Tables:
     """Read a database that nobody has open.
 
-    It is a copy that is opened, write-ahead log included, so that the next run finds what the
-    last one left and not what this reader recovered.
+    It is a copy that is opened, write-ahead log included and as a run opens it, so that the next
+    run finds what the last one left and not what this reader recovered or mended.
     """
     copy = database.with_name(database.name + ".copy")
     wal_of(copy).unlink(missing_ok=True)
     shutil.copy(database, copy)
     if wal_of(database).exists():
         shutil.copy(wal_of(database), wal_of(copy))
-    with duckdb.connect(str(copy)) as connection:
+    with connect_mending(str(copy), {}, log=print) as connection:
 
         def table(name: str, keys: str) -> Scores:
             rows = connection.execute(f"select {keys}, churn_probability from {name}").fetchall()

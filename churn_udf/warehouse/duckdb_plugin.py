@@ -17,6 +17,7 @@ Importing this module, and connecting, loads no torch; the first score does.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,7 @@ from churn_udf.warehouse import (
     PUBLISH_KEEP_VARIABLE,
 )
 from churn_udf.warehouse.file_lock import DatabaseLockedError, wait_for_file
+from churn_udf.warehouse.torn_blocks import DatabaseDamagedError, connect_mending
 from churn_udf.warehouse.udf import (
     CHECKED_FUNCTION_NAME,
     FUNCTION_NAME,
@@ -83,13 +85,19 @@ class Plugin(BasePlugin):
     def update_connection_config(self, creds: Any, config: dict[str, Any]) -> None:
         """Wait, right before dbt opens the database, until no other process holds it.
 
+        What a kill left half written there is mended then.
+
         Raises:
-            FailedToConnectError: It is still held; dbt prints the message without a traceback.
+            FailedToConnectError: It is still held, or damaged; dbt prints the message without a
+                traceback.
         """
-        log = AdapterLogger("churn scoring").info
+        log = AdapterLogger("churn scoring")
+        connect = functools.partial(connect_mending, log=log.warning)
         try:
-            wait_for_file(creds.path, config, seconds=self.lock_wait_seconds, log=log)
-        except DatabaseLockedError as error:
+            wait_for_file(
+                creds.path, config, seconds=self.lock_wait_seconds, log=log.info, connect=connect
+            )
+        except (DatabaseLockedError, DatabaseDamagedError) as error:
             raise FailedToConnectError(str(error)) from None
 
     def configure_connection(self, conn: Any) -> None:

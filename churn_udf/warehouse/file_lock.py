@@ -34,7 +34,7 @@ def wait_for_file(
 ) -> None:
     """Return as soon as this process can open the file, which it does not keep open.
 
-    Only locks are looked for; whatever else hinders opening is left to who opens it.
+    Only locks are looked for; whatever else DuckDB finds is left to who opens it.
 
     Args:
         path: The database; anything but an existing file (``:memory:``, ``md:...``) is free.
