@@ -72,6 +72,7 @@ def main() -> int:
     parser.add_argument("--kinds", default=BERT, help="of bert, gbm, stack, with commas")
     parser.add_argument("--quick", action="store_true", help="20,000 users, or 10,000 and 40,000")
     parser.add_argument("--linear", action="store_true", help="three sizes")
+    parser.add_argument("--memory-limit", default=MEMORY_LIMIT, help="of DuckDB while scoring")
     options = parser.parse_args()
     users = 20_000 if options.quick else options.users
     sizes = LINEAR_SIZES if options.linear else (users,)
@@ -84,7 +85,8 @@ def main() -> int:
         for size in sizes:
             pool.apply(fill, (Path(scratch), size))
             for kind in options.kinds.split(","):
-                rows.append(pool.apply(measure, (Path(scratch), size, kind)))
+                arguments = (Path(scratch), size, kind, options.memory_limit)
+                rows.append(pool.apply(measure, arguments))
                 print_table(rows[-1:], is_first=len(rows) == 1)
     print(json.dumps(rows))
     if options.linear:
@@ -93,7 +95,7 @@ def main() -> int:
     return int(any(r["ratio"] > MOST_RATIO for r in rows if r["kind"] == BERT and users >= 200_000))
 
 
-def project_in(scratch: Path) -> DbtProject:
+def project_in(scratch: Path, memory_limit: str = MEMORY_LIMIT) -> DbtProject:
     """Return the package as a project in the scratch folder; DuckDB gets one thread."""
     project = DbtProject(scratch / "dbt", scratch / "target")
     project.vars = {f"churn__{name}": value for name, value in SETTINGS.items()}
@@ -101,7 +103,7 @@ def project_in(scratch: Path) -> DbtProject:
     project.vars["churn__events_path"] = str(project.root / "events.parquet")
     profile = yaml.safe_load((project.root / "profiles.yml").read_text())
     settings = profile["churn_scoring"]["outputs"]["dev"]["settings"]
-    settings.update({"threads": 1, "memory_limit": MEMORY_LIMIT})
+    settings.update({"threads": 1, "memory_limit": memory_limit})
     (project.root / "profiles.yml").write_text(yaml.safe_dump(profile))
     return project
 
@@ -281,9 +283,9 @@ STAGES = {
 }
 
 
-def measure(scratch: Path, users: int, kind: str) -> dict[str, Any]:
+def measure(scratch: Path, users: int, kind: str, memory_limit: str) -> dict[str, Any]:
     """Let dbt score everything with a new champion; return seconds by stage."""
-    project = project_in(scratch)
+    project = project_in(scratch, memory_limit)
     make_champion(project.models_dir, kind)
     torch.set_num_threads(1)
     project.execute("drop table if exists churn_score_cache", "delete from churn_scores")

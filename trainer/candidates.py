@@ -35,7 +35,9 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 PREDICT_ROWS = 4_096
 JUDGED_SPLITS = ("valid", "test")
-BASELINE_OF_MEMBER = {GBM: "lightgbm", "logistic": "logistic", "rfm_logistic": "rfm_logistic"}
+BASELINE_OF_MEMBER = {GBM: "lightgbm"} | {
+    name: name for name in ("logistic", "rfm_logistic", "bg_nbd")
+}
 """Members that are baselines too, and the name of that baseline."""
 
 

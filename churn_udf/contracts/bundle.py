@@ -35,6 +35,7 @@ MEMBER_FILES = {
     "gbm": "gbm.txt",
     "logistic": "logistic.json",
     "rfm_logistic": "rfm_logistic.json",
+    "bg_nbd": "bg_nbd.json",
 }
 """Members of an ensemble and where each is stored; LightGBM in its own text format."""
 REQUIRED_FILES = (

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from churn_udf.contracts.bundle import ENSEMBLE_FILE, MEMBER_FILES, FeatureSpec
 from churn_udf.errors import BundleIntegrityError
+from churn_udf.model.bg_nbd import BgNbdModel
 from churn_udf.model.config import TEXT_GROUP
 from churn_udf.model.linear import LinearModel
 from churn_udf.model.output import ModelOutput
@@ -121,11 +122,13 @@ class TabularMember:
     """A member that reads the features alone.
 
     Args:
-        model: Trees or a linear model.
+        model: Trees, a linear model or BG/NBD.
         features: All features in model order, with their groups.
     """
 
-    def __init__(self, model: TreeModel | LinearModel, features: Sequence[FeatureSpec]) -> None:
+    def __init__(
+        self, model: TreeModel | LinearModel | BgNbdModel, features: Sequence[FeatureSpec]
+    ) -> None:
         self._model = model
         self._names = [feature.name for feature in features]
         groups = groups_of(features)
@@ -284,7 +287,8 @@ def _load_member(
     known = [feature.name for feature in features]
     if name == GBM:
         return TabularMember(TreeModel(text, known, file=str(file)), features)
-    model = LinearModel.from_json(text, file=str(file))
+    kind = BgNbdModel if name == "bg_nbd" else LinearModel
+    model = kind.from_json(text, file=str(file))
     missing = sorted(set(model.columns) - set(known))
     if missing:
         raise BundleIntegrityError(

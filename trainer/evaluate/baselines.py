@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from churn_udf.calibration import Calibrator
+from churn_udf.model.bg_nbd import SCORES
 from trainer.errors import ConfigError
 from trainer.evaluate.arrays import FloatArray, as_labels
-from trainer.evaluate.base_rates import base_rate_offset
+from trainer.evaluate.base_rates import base_rate_offset, shifted_log_loss
 from trainer.evaluate.bg_nbd import fit_bg_nbd
 from trainer.evaluate.calibration import CALIBRATION_KINDS, fit_calibrator
+from trainer.evaluate.linear import fit_logistic
 from trainer.evaluate.tabular import (
     BaselineRows,
     Fitted,
@@ -32,13 +34,13 @@ from trainer.evaluate.tabular import (
 BASELINE_TITLES = {
     "base_rate": "Base rate for everyone",
     "recency": "Recency rule",
-    "bg_nbd": "BG/NBD expected purchases",
+    "bg_nbd": "BG/NBD",
     "rfm_logistic": "RFM logistic regression",
     "logistic": "Logistic regression, all features",
     "lightgbm": "LightGBM, all features",
 }
-MEMBERS = ("rfm_logistic", "logistic", "lightgbm")
-"""Baselines that a stack may weigh: models of the log odds."""
+_LOG_ODDS = ("rfm_logistic", "logistic", "lightgbm")
+"""Baselines that are models of the log odds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,9 +162,7 @@ def fit_baselines(
     choosers: dict[str, Callable[[], Recipe]] = {
         "base_rate": lambda: Recipe(fit=lambda rows: _fit_base_rate(valid)),
         "recency": lambda: Recipe(fit=lambda rows: _fit_recency(rows, columns[0], feature_names)),
-        "bg_nbd": lambda: Recipe(
-            fit=lambda rows: _fit_bg_nbd(rows, feature_names, horizon_days, gap_days, seed)
-        ),
+        "bg_nbd": lambda: _choose_bg_nbd(train, valid, feature_names, horizon_days, gap_days, seed),
         "rfm_logistic": lambda: choose_linear(train, valid, columns, feature_names, seed),
         "logistic": lambda: choose_linear(train, valid, every_column, feature_names, seed),
         "lightgbm": lambda: choose_lightgbm(train, valid, feature_names, seed),
@@ -194,7 +194,7 @@ def _calibrated(
     calibrator, table = fit_calibrator(
         valid_logits, valid.labels_N, valid.user_ids_N, kinds=_calibrators_of(name), seed=seed
     )
-    kind = base_rate if name in MEMBERS else "newest"  # the others' logits are no log odds
+    kind = base_rate if name in _LOG_ODDS else "newest"  # the others' logits are no log odds
     labels_N = as_labels(valid.labels_N)
     offset = base_rate_offset(kind, calibrator, valid_logits, labels_N, test_logits)
     shifted = Calibrator(kind=calibrator.kind, params=calibrator.params, offset=offset)
@@ -245,20 +245,37 @@ def _fit_recency(train: BaselineRows, column: int, feature_names: Sequence[str])
     return Fitted(logits_of=logits_of, facts={"columns": [feature_names[column]]})
 
 
-def _fit_bg_nbd(
+def _choose_bg_nbd(
     train: BaselineRows,
+    valid: BaselineRows,
     feature_names: Sequence[str],
     horizon_days: float,
     gap_days: float,
     seed: int,
-) -> Fitted:
-    """Minus log of the purchases expected in the horizon."""
-    fit = fit_bg_nbd(
-        train.features_NF,
-        train.user_ids_N,
-        feature_names,
-        horizon_days=horizon_days,
-        gap_days=gap_days,
-        seed=seed,
-    )
-    return Fitted(logits_of=fit.logits_of, facts=fit.facts)
+) -> Recipe:
+    """Choose the score of BG/NBD by validation log loss at the best line; fits read no label."""
+
+    def fit(rows: BaselineRows, score: str) -> Fitted:
+        found = fit_bg_nbd(
+            rows.features_NF,
+            rows.user_ids_N,
+            feature_names,
+            horizon_days=horizon_days,
+            gap_days=gap_days,
+            score=score,
+            seed=seed,
+        )
+        return Fitted(
+            logits_of=found.logits_of, model_text=found.model.to_json(), facts=found.facts
+        )
+
+    def loss(fitted: Fitted) -> float:
+        logits_N = fitted.logits_of(valid.features_NF)
+        design_N2 = np.column_stack([np.ones(logits_N.size), logits_N])
+        labels_N = as_labels(valid.labels_N)
+        line = fit_logistic(design_N2, labels_N, np.array([1e-6, 1.0]))
+        return shifted_log_loss(logits_N * line[1], labels_N)
+
+    fits = {score: fit(train, score) for score in SCORES}
+    best = min(fits, key=lambda score: loss(fits[score]))
+    return Recipe(fit=lambda rows: fit(rows, best), chosen=fits[best])

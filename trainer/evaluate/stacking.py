@@ -23,7 +23,7 @@ NUM_FOLDS = 5
 MIN_WEIGHT = 0.02
 """A member with less is left out: it costs time and changes no score that anyone would notice."""
 
-_PRIOR_SHARES = {BERT: 1.0, GBM: 1.0, "logistic": 1.0, "rfm_logistic": 0.25}
+_PRIOR_SHARES = {BERT: 1.0, GBM: 1.0, "logistic": 1.0, "rfm_logistic": 0.25, "bg_nbd": 0.25}
 _MARGIN = 2e-4  # nats per row: of two kinds that fit alike, the one with more members is sturdier
 
 

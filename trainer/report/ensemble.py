@@ -13,6 +13,7 @@ MEMBER_TITLES = {
     "gbm": "trees",
     "logistic": "logistic",
     "rfm_logistic": "RFM",
+    "bg_nbd": "BG/NBD",
 }
 EXAMPLE_PROBABILITY = 0.3
 _NO_CHANGE = 5e-4

@@ -14,6 +14,7 @@ from factories import GROUPS, feature_specs, input_batch, tiny_bundle
 
 from churn_udf.contracts.bundle import ENSEMBLE_FILE, MEMBER_FILES
 from churn_udf.errors import BundleIntegrityError
+from churn_udf.model.bg_nbd import EXPECTED, BgNbdColumns, BgNbdModel, BgNbdParameters
 from churn_udf.model.config import TEXT_GROUP
 from churn_udf.model.ensemble import Ensemble, EnsembleRunner, groups_of, read_ensemble
 from churn_udf.model.linear import LinearInputs, LinearModel
@@ -22,7 +23,7 @@ from churn_udf.model.trees import TreeModel
 
 NAMES = ("recency_days", "order_count", "amount_sum", "gap_days")
 SPECS = feature_specs(NAMES)
-WEIGHTS = {"bert": 0.5, "gbm": 0.3, "logistic": 0.4}
+WEIGHTS = {"bert": 0.5, "gbm": 0.3, "logistic": 0.4, "bg_nbd": 0.2}
 
 
 def linear_model(columns: tuple[str, ...] = ("amount_sum", "recency_days")) -> LinearModel:
@@ -37,6 +38,19 @@ def linear_model(columns: tuple[str, ...] = ("amount_sum", "recency_days")) -> L
     return LinearModel(columns=columns, inputs=inputs, coefficients_D=coefficients)
 
 
+def bg_nbd_model() -> BgNbdModel:
+    """Reads three columns."""
+    return BgNbdModel(
+        source=BgNbdColumns(frequency=NAMES[0], recency=NAMES[1], mean_gap=NAMES[2], tenure=None),
+        parameters=BgNbdParameters(r=0.8, alpha=20.0, a=0.7, b=3.0),
+        score=EXPECTED,
+        horizon_days=28.0,
+        gap_days=0.0,
+        mean_age_days=90.0,
+        typical=(4.0, 12.0, 9.0),
+    )
+
+
 def trees_text() -> str:
     """Fit a few trees on noise with a signal."""
     generator = np.random.default_rng(3)
@@ -49,11 +63,12 @@ def trees_text() -> str:
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory) -> Path:
-    """A model directory with three members."""
+    """A model directory with four members."""
     directory = tmp_path_factory.mktemp("model") / "model"
     shutil.copytree(tiny_bundle(directory.parent, NAMES).directory, directory)
     (directory / MEMBER_FILES["gbm"]).write_text(trees_text())
     (directory / MEMBER_FILES["logistic"]).write_text(linear_model().to_json())
+    (directory / MEMBER_FILES["bg_nbd"]).write_text(bg_nbd_model().to_json())
     return directory
 
 
@@ -88,12 +103,14 @@ def test_logits_and_effects_are_weighted_sums(directory, rows):
     output = load(directory, WEIGHTS).run(*rows)
     bert = ModelRunner.load(directory, device="cpu").run(*rows)
     trees = TreeModel((directory / "gbm.txt").read_text(), NAMES, file="gbm.txt")
-    linear, features = linear_model(), rows[2]
-    expected = (
-        0.5 * bert.logits + 0.3 * trees.logits(features) + 0.4 * linear.logits(features, NAMES)
-    )
+    features = rows[2]
+    weighed = ((0.4, linear_model()), (0.2, bg_nbd_model()))
+    expected = 0.5 * bert.logits + 0.3 * trees.logits(features)
+    by_feature = 0.3 * trees.contributions(features)
+    for weight, model in weighed:
+        expected += weight * model.logits(features, NAMES)
+        by_feature += weight * model.contributions(features, NAMES)
     np.testing.assert_allclose(output.logits, expected, atol=1e-12)
-    by_feature = 0.3 * trees.contributions(features) + 0.4 * linear.contributions(features, NAMES)
     expected_effects = 0.5 * bert.group_effects
     for index, spec in enumerate(SPECS):
         expected_effects[:, GROUPS.index(spec.group)] += by_feature[:, index]
@@ -129,7 +146,7 @@ def test_no_rows_give_no_scores(directory, rows):
     assert output.group_effects.shape == (0, len(GROUPS) + 1)
 
 
-@pytest.mark.parametrize("member", ["bert", "gbm", "logistic"])
+@pytest.mark.parametrize("member", list(WEIGHTS))
 def test_only_members_with_a_weight_are_needed(directory, rows, member):
     for name in set(WEIGHTS) - {member}:
         (directory / MEMBER_FILES[name]).unlink()
@@ -206,7 +223,7 @@ def test_a_member_that_is_no_text_is_refused_by_file(directory, member):
         load(directory, {member: 1.0})
 
 
-@pytest.mark.parametrize("member", ["bert", "gbm", "logistic"])
+@pytest.mark.parametrize("member", list(WEIGHTS))
 def test_a_member_of_other_features_is_refused(directory, member):
     other = tuple(f"other_{name}" for name in NAMES)
     load(directory, {member: 1.0})

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from trainer.errors import ConfigError
-from trainer.evaluate.bg_nbd import (
+from churn_udf.model.bg_nbd import (
     BgNbdParameters,
     expected_purchases,
-    fit_bg_nbd,
-    fit_parameters,
-    log_likelihood,
+    purchase_chances,
 )
+from trainer.errors import ConfigError
+from trainer.evaluate.bg_nbd import fit_bg_nbd, fit_parameters, log_likelihood
 
 # Published estimates for CDNOW (weeks); Fader, Hardie and Lee 2005, table 2.
 CDNOW = BgNbdParameters(r=0.243, alpha=4.414, a=0.793, b=2.426)
@@ -34,14 +33,15 @@ def integrated(function, parameters: BgNbdParameters) -> float:
 
 
 def simulate(parameters: BgNbdParameters, num_customers: int, seed: int, days: float = 300.0):
-    """Return x, t_x, T up to the cutoff and the purchases of the 28 days after it."""
+    """Return x, t_x, T up to the cutoff and, of each, the days of purchases 28 days after it."""
     generator = np.random.default_rng(seed)
     rates = generator.gamma(parameters.r, 1.0 / parameters.alpha, num_customers)
     leaving = generator.beta(parameters.a, parameters.b, num_customers)
     ages = generator.uniform(50.0, days, num_customers)
-    x, last, later = np.zeros(num_customers), np.zeros(num_customers), np.zeros(num_customers)
+    x, last = np.zeros(num_customers), np.zeros(num_customers)
+    later: list[np.ndarray] = []
     for customer in range(num_customers):
-        time = 0.0
+        time, after = 0.0, []
         while True:
             time += generator.exponential(1.0 / max(rates[customer], 1e-12))
             if time > ages[customer] + 28.0:
@@ -49,9 +49,10 @@ def simulate(parameters: BgNbdParameters, num_customers: int, seed: int, days: f
             if time <= ages[customer]:
                 x[customer], last[customer] = x[customer] + 1, time
             else:
-                later[customer] += 1
+                after.append(time - ages[customer])
             if generator.random() < leaving[customer]:
                 break
+        later.append(np.array(after))
     return x, last, ages, later
 
 
@@ -121,6 +122,28 @@ def test_expectation_is_the_integral_of_the_alive_customers_rate(a):
     assert value == pytest.approx(if_alive / (1.0 + odds), rel=2e-3)
 
 
+@pytest.mark.parametrize(("x", "t_x", "age"), [(0, 0.0, 40.0), (3, 20.0, 26.0), (60, 50.0, 55.0)])
+def test_chance_is_the_integral_over_the_alive_customers_rates(x, t_x, age):
+    rates = stats.gamma(TRUE.r + x, scale=1.0 / (TRUE.alpha + age))
+    nodes, weights = np.polynomial.legendre.leggauss(300)
+    if_alive = float(-np.expm1(-rates.ppf(0.5 * (nodes + 1.0)) * 14.0) @ weights / 2)
+    odds = TRUE.a / max(TRUE.b + x - 1, 1.0)
+    odds *= ((TRUE.alpha + age) / (TRUE.alpha + t_x)) ** (TRUE.r + x)
+    alive = 1.0 / (1.0 + odds) if x else 1.0
+    value = purchase_chances(TRUE, column(x), column(t_x), column(age), 14.0)[0]
+    assert value == pytest.approx(alive * if_alive, rel=1e-3)
+
+
+@pytest.mark.parametrize(("horizon", "gap"), [(28.0, 0.0), (7.0, 0.0), (7.0, 21.0), (14.0, 14.0)])
+def test_chance_is_the_share_of_simulated_customers_who_buy(horizon, gap):
+    x, t_x, ages, purchases = simulate(TRUE, 6_000, seed=8)
+    bought = np.array([((days > gap) & (days <= gap + horizon)).any() for days in purchases])
+    chances = purchase_chances(TRUE, x, t_x, ages, horizon, gap)
+    for part in np.array_split(np.argsort(chances), 4):
+        error = np.sqrt(chances[part].mean() * (1 - chances[part].mean()) / part.size)
+        assert abs(chances[part].mean() - bought[part].mean()) < 4 * error + 0.01 * (gap > 0)
+
+
 def test_expectation_grows_with_the_horizon_and_from_nothing():
     history = column(0, 3, 300), column(0.0, 40.0, 364.0), column(30.0, 50.0, 365.0)
     values = [expected_purchases(TRUE, *history, horizon) for horizon in (0.0, 1.0, 30.0, 365.0)]
@@ -147,8 +170,10 @@ def test_score_expects_what_simulated_customers_buy_and_ranks_them():
     fit = fit_bg_nbd(features_of(*train[:3]), users, NAMES, horizon_days=28.0)
     logits = fit.logits_of(features_of(*test[:3]))
     assert fit.facts["converged"]
-    assert np.exp(-logits).mean() == pytest.approx(test[3].mean(), rel=0.1)
-    churned = test[3] == 0
+    assert np.exp(-logits).mean() == pytest.approx(
+        np.mean([len(days) for days in test[3]]), rel=0.1
+    )
+    churned = np.array([len(days) == 0 for days in test[3]])
     assert roc_auc_score(churned, logits) > roc_auc_score(churned, test[2] - test[1]) + 0.02
 
 
@@ -174,7 +199,10 @@ def test_only_the_newest_row_of_a_user_is_learned_from():
         np.concatenate([older, features]), np.tile(users, 2), NAMES, horizon_days=28.0
     )
     assert twice.facts["num_customers"] == 500
-    assert twice.parameters == fit_bg_nbd(features, users, NAMES, horizon_days=28.0).parameters
+    assert (
+        twice.model.parameters
+        == fit_bg_nbd(features, users, NAMES, horizon_days=28.0).model.parameters
+    )
 
 
 def test_tenure_stands_in_for_the_mean_gap():
@@ -210,8 +238,8 @@ def test_odd_data_gives_finite_scores_and_says_how(features):
     fit = fit_bg_nbd(features, np.arange(len(features)), NAMES, horizon_days=14.0)
     other = np.array([[1.0, 200.0, 1.5], [300.0, 1.0, np.nan], [np.nan] * 3, [np.inf] * 3])
     assert np.isfinite(fit.logits_of(np.concatenate([features, other]))).all()
-    assert fit.facts["converged"] is (fit.parameters is not None)
-    assert ("fallback" in fit.facts) is (fit.parameters is None)
+    assert fit.facts["converged"] is (fit.model.parameters is not None)
+    assert ("fallback" in fit.facts) is (fit.model.parameters is None)
 
 
 def test_nobody_came_back_falls_back_to_the_shrunken_rate():
@@ -231,7 +259,7 @@ def test_failed_search_falls_back_and_says_why(monkeypatch):
     monkeypatch.setattr(optimize, "minimize", fail)
     x, t_x, ages, _ = simulate(TRUE, 100, seed=7)
     fit = fit_bg_nbd(features_of(x, t_x, ages), np.arange(100), NAMES, horizon_days=14.0)
-    assert fit.parameters is None
+    assert fit.model.parameters is None
     assert "ABNORMAL" in fit.facts["fallback"]
     assert np.isfinite(fit.logits_of(features_of(x, t_x, ages))).all()
 
