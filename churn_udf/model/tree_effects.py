@@ -15,6 +15,7 @@ Shape suffixes: B rows, F features, K codes, D features above a leaf, Q nodes of
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -128,13 +129,19 @@ def _leaf_effects(
         place = places[split.feature]
         passed_DK[place, :, 0] *= is_left_K[id(split)] == is_left
         shares_D11[place] *= split.left_share if is_left else 1.0 - split.left_share
-    nodes, weights_Q = np.polynomial.legendre.leggauss(math.ceil(len(places) / 2))
-    times_Q = (nodes + 1.0) / 2.0
+    times_Q, weights_Q = _quadrature(math.ceil(len(places) / 2))
     factors_DKQ = passed_DK * times_Q + shares_D11 * (1.0 - times_Q)
     others_DKQ = np.prod(factors_DKQ, axis=0) / factors_DKQ
-    integrals_DK = others_DKQ @ (weights_Q / 2.0)
+    integrals_DK = others_DKQ @ weights_Q
     effects_DK = value * (passed_DK - shares_D11)[:, :, 0] * integrals_DK
     yield from zip(places, effects_DK, strict=True)
+
+
+@functools.cache
+def _quadrature(num_points: int) -> tuple[FloatArray, FloatArray]:
+    """Return the points in [0, 1] and weights of Gauss and Legendre's rule."""
+    nodes, weights = np.polynomial.legendre.leggauss(num_points)
+    return (nodes + 1.0) / 2.0, weights / 2.0
 
 
 def _leaves(
