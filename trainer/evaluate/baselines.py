@@ -19,7 +19,7 @@ from churn_udf.model.bg_nbd import SCORES
 from trainer.errors import ConfigError
 from trainer.evaluate.arrays import FloatArray, as_labels
 from trainer.evaluate.base_rates import base_rate_offset, shifted_log_loss
-from trainer.evaluate.bg_nbd import fit_bg_nbd
+from trainer.evaluate.bg_nbd import BgNbdFit, fit_bg_nbd
 from trainer.evaluate.calibration import CALIBRATION_KINDS, fit_calibrator
 from trainer.evaluate.linear import fit_logistic
 from trainer.evaluate.tabular import (
@@ -255,27 +255,28 @@ def _choose_bg_nbd(
 ) -> Recipe:
     """Choose the score of BG/NBD by validation log loss at the best line; fits read no label."""
 
-    def fit(rows: BaselineRows, score: str) -> Fitted:
-        found = fit_bg_nbd(
+    def fit(rows: BaselineRows) -> BgNbdFit:
+        return fit_bg_nbd(
             rows.features_NF,
             rows.user_ids_N,
             feature_names,
             horizon_days=horizon_days,
             gap_days=gap_days,
-            score=score,
             seed=seed,
         )
+
+    def fitted(found: BgNbdFit) -> Fitted:
         return Fitted(
             logits_of=found.logits_of, model_text=found.model.to_json(), facts=found.facts
         )
 
-    def loss(fitted: Fitted) -> float:
-        logits_N = fitted.logits_of(valid.features_NF)
+    def loss(found: BgNbdFit) -> float:
+        logits_N = found.logits_of(valid.features_NF)
         design_N2 = np.column_stack([np.ones(logits_N.size), logits_N])
         labels_N = as_labels(valid.labels_N)
         line = fit_logistic(design_N2, labels_N, np.array([1e-6, 1.0]))
         return shifted_log_loss(logits_N * line[1], labels_N)
 
-    fits = {score: fit(train, score) for score in SCORES}
-    best = min(fits, key=lambda score: loss(fits[score]))
-    return Recipe(fit=lambda rows: fit(rows, best), chosen=fits[best])
+    first = fit(train)
+    best = min(SCORES, key=lambda score: loss(first.by(score)))
+    return Recipe(fit=lambda rows: fitted(fit(rows).by(best)), chosen=fitted(first.by(best)))

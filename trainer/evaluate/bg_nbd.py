@@ -41,6 +41,11 @@ class BgNbdFit:
         """Return (N,) scores of (N, F) features, always finite."""
         return self.model.logits(features_NF, self.feature_names)
 
+    def by(self, score: str) -> BgNbdFit:
+        """Return the same fit with another of ``churn_udf.model.bg_nbd.SCORES``."""
+        model = dataclasses.replace(self.model, score=score)
+        return dataclasses.replace(self, model=model, facts={**self.facts, "score": score})
+
 
 def log_likelihood(
     parameters: BgNbdParameters, x_N: FloatArray, t_x_N: FloatArray, T_N: FloatArray
@@ -110,7 +115,6 @@ def fit_bg_nbd(
     horizon_days: float,
     gap_days: float = 0.0,
     columns: BgNbdColumns | None = None,
-    score: str = EXPECTED,
     seed: int = 0,
 ) -> BgNbdFit:
     """Fit on the newest row of each user; labels are not needed.
@@ -125,7 +129,6 @@ def fit_bg_nbd(
         horizon_days: Days of the horizon.
         gap_days: Days between cutoff and horizon.
         columns: Where to find frequency, recency and age.
-        score: Of ``churn_udf.model.bg_nbd.SCORES``.
         seed: Of the choice of customers where there are very many.
 
     Raises:
@@ -155,7 +158,7 @@ def fit_bg_nbd(
         "columns": list(columns.used),
         "num_customers": int(customers.size),
         "horizon_days": float(horizon_days),
-        "score": score,
+        "score": EXPECTED,
     }
     parameters = None
     try:
@@ -166,7 +169,7 @@ def fit_bg_nbd(
     model = BgNbdModel(
         source=columns,
         parameters=parameters,
-        score=score,
+        score=EXPECTED,
         horizon_days=float(horizon_days),
         gap_days=float(gap_days),
         mean_age_days=float(T_N.mean()),

@@ -5,11 +5,14 @@ import pytest
 from scipy import integrate, stats
 
 from churn_udf.model.bg_nbd import (
+    SCORES,
+    BgNbdModel,
     BgNbdParameters,
     expected_purchases,
     purchase_chances,
 )
 from trainer.errors import ConfigError
+from trainer.evaluate import BaselineRows, fit_baselines
 from trainer.evaluate.bg_nbd import fit_bg_nbd, fit_parameters, log_likelihood
 
 # Published estimates for CDNOW (weeks); Fader, Hardie and Lee 2005, table 2.
@@ -269,3 +272,28 @@ def test_missing_column_and_bad_horizon_are_named():
         fit_bg_nbd(np.ones((3, 1)), np.arange(3), NAMES[:1], horizon_days=14.0)
     with pytest.raises(ConfigError, match="horizon_days is 0"):
         fit_bg_nbd(np.ones((3, 3)), np.arange(3), NAMES, horizon_days=0.0)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_the_score_is_the_one_that_validation_labels_follow(score):
+    """Draw the labels by one of the two; the model that a bundle stores is that one."""
+    names = (*NAMES, "amount_365d")
+    rows = [
+        np.column_stack([features_of(*simulate(TRUE, 2_000, seed=seed)[:3]), np.ones(2_000)])
+        for seed in (9, 10, 11)
+    ]
+    users, any_labels = np.arange(2_000), np.arange(2_000) % 2
+    fit = fit_bg_nbd(rows[0], users, names, horizon_days=300.0).by(score)
+    logits = fit.logits_of(rows[1])
+    logits = 2.0 * (logits - np.median(logits)) / logits.std()
+    labels = np.random.default_rng(12).random(2_000) < 1.0 / (1.0 + np.exp(-logits))
+    splits = [
+        BaselineRows(features_NF=one, labels_N=known, user_ids_N=users)
+        for one, known in zip(rows, (any_labels, labels, any_labels), strict=True)
+    ]
+    options = {"names": ["bg_nbd"], "horizon_days": 300.0}
+    found = fit_baselines(*splits, names, **options)["bg_nbd"]
+    assert found.facts["score"] == score
+    stored = BgNbdModel.from_json(found.model_text, file="bg_nbd.json")
+    assert stored == fit.model
+    np.testing.assert_array_equal(stored.logits(rows[2], names), found.test_logits)
