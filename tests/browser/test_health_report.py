@@ -2,7 +2,6 @@
 
 import base64
 import re
-import shutil
 
 import duckdb
 import pytest
@@ -10,32 +9,9 @@ import pytest
 from tests.health_example import PLAN_DUE, health_tables, make_warehouse
 from trainer.health_report import health_facts, render_health
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-DRIVER = shutil.which("chromedriver")
 WIDTHS = (320, 360, 768, 1280)
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        BROWSER is None or DRIVER is None,
-        reason="no browser found: install chromium and chromedriver (Debian: chromium-driver)",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu"):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
@@ -64,21 +40,11 @@ def pages(tmp_path_factory):
 
 
 @pytest.fixture
-def open_page(browser, pages):
-    def open_at(kind, width, *, dark=False, media=""):
-        for log in ("browser", "performance"):
-            browser.get_log(log)
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        browser.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"media": media, "features": [scheme]}
-        )
-        browser.get((pages / f"{kind}.html").as_uri())
-        return browser
+def open_page(open_url, pages):
+    def open_at(kind, width, **options):
+        return open_url((pages / f"{kind}.html").as_uri(), width, **options)
 
-    yield open_at
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    return open_at
 
 
 @pytest.mark.parametrize("kind", ["full", "none"])

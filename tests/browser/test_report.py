@@ -1,37 +1,13 @@
 """The report in a real browser: no error, every chart visible, fits a phone, tooltips work."""
 
-import shutil
+import functools
 
 import pytest
 
 from tests.report_example import make_report
 from trainer.report import render_report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        BROWSER is None or DRIVER is None,
-        reason="no browser found: install chromium and chromedriver (Debian: chromium-driver)",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu"):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +18,8 @@ def report_url(tmp_path_factory):
 
 
 @pytest.fixture
-def open_report(browser, report_url):
-    def open_at(width, height=900, *, dark=False, media=""):
-        browser.get_log("browser")
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        browser.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"media": media, "features": [scheme]}
-        )
-        browser.get(report_url)
-        return browser
-
-    return open_at
+def open_report(open_url, report_url):
+    return functools.partial(open_url, report_url)
 
 
 @pytest.mark.parametrize("width", [390, 1200], ids=["phone", "desktop"])
