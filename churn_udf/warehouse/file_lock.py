@@ -77,7 +77,7 @@ def _holder(path: str, config: Mapping[str, Any], connect: Connect) -> str | Non
         connect(path, config).close()
     except duckdb.IOException as error:
         message = str(error)
-        if "lock" not in message.lower():
+        if re.search(r"\block\b", message, re.IGNORECASE) is None:
             return None
         held_by = re.search(r"held in (.+?) \(PID (\d+)\)", message)
         if held_by is None:

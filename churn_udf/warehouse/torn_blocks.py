@@ -5,16 +5,22 @@ checkpoint still uses, and writes such a block again in place. Linux ends a writ
 when its process is killed, so ``kill -9`` in those microseconds leaves the first pages new, the
 last ones old, and a checksum that fits neither; then the whole file cannot be opened. The parts
 that the last checkpoint uses are alike in both, so nothing but the checksum is wrong.
+
+A checksum is evidence, and this module takes it away only where a cut-off checkpoint is the one
+explanation left: DuckDB meets the block while it opens the file, the write-ahead log that every
+checkpoint ends by emptying is still there, the block is metadata, and everything can be read.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from churn_udf.errors import ChurnError
 
@@ -30,7 +36,11 @@ _TORN = re.compile(
 
 
 class DatabaseDamagedError(ChurnError):
-    """The DuckDB file has damage that no cut-off checkpoint explains."""
+    """The DuckDB file has damage that is not mended."""
+
+
+class _OtherDamageError(Exception):
+    """More is wrong than blocks that a checkpoint was writing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,47 +61,63 @@ class _TornBlock:
             return None
         return cls(int(match["location"]), int(match["stored"]), int(match["computed"]))
 
-    def seal(self, path: str) -> None:
+    def seal(self, file: IO[bytes]) -> None:
         """Write the checksum of the content."""
-        _replace(path, self.location, old=self.stored, new=self.computed)
+        _replace(file, self.location, old=self.stored, new=self.computed)
 
-    def unseal(self, path: str) -> None:
+    def unseal(self, file: IO[bytes]) -> None:
         """Write the checksum that was there."""
-        _replace(path, self.location, old=self.computed, new=self.stored)
+        _replace(file, self.location, old=self.computed, new=self.stored)
 
 
 def connect_mending(path: str, config: Mapping[str, Any], *, log: Callable[[str], None]) -> Any:
     """Open a database; if a cut-off checkpoint hinders that, mend the file first.
 
-    A block is taken for torn when DuckDB, which reads only metadata to open a file, finds its
-    checksum wrong. It gets the checksum of its content; then every row of every table is read,
-    against the checksums of their own blocks, and if anything is amiss the file is put back as it
-    was.
+    The block gets the checksum of its content; then every row of every table is read, against the
+    checksums of their own blocks, and if anything is amiss the file is put back as it was. What
+    the checksum was is kept beside the file, in ``<path>.mending``, until that is done: a run
+    that finds it there puts the file back and begins anew.
 
     Args:
         path: The database.
-        config: Options of the connection.
-        log: Told what was found and done.
+        config: Options of the connection; one that is read-only mends nothing.
+        log: Told what is found and done.
 
     Returns:
         A connection of DuckDB.
 
     Raises:
-        DatabaseDamagedError: The file has other damage, too; it is as it was.
+        DatabaseDamagedError: The file has other damage, too, or may not be written; it is as it
+            was.
         duckdb.Error: Whatever else hinders opening.
     """
     import duckdb
 
-    try:
+    is_read_only = str(config.get("access_mode", "")).upper() == "READ_ONLY"
+    if sys.platform == "win32" or is_read_only:
         return duckdb.connect(path, config=dict(config))
-    except duckdb.Error as error:
-        torn = _TornBlock.from_error(error)
-        if torn is None or sys.platform == "win32":
-            raise
     try:
+        if _note_of(path).exists():
+            with Path(path).open("r+b") as file:
+                _put_back(path, file)
+        try:
+            return duckdb.connect(path, config=dict(config))
+        except duckdb.Error as error:
+            torn = _TornBlock.from_error(error)
+            if torn is None or not _has_log(path):
+                raise
+        log(
+            f"{path} has a block that does not match its checksum, and a log that no checkpoint "
+            f"emptied: reading everything in it to see whether a kill is all that happened"
+        )
         mended = _mend(path, config, torn)
     except BlockingIOError:  # another process is mending it, or has done so and works in it
         return duckdb.connect(path, config=dict(config))
+    except OSError as error:
+        raise DatabaseDamagedError(
+            f"cannot open {path}: a checkpoint was cut off in it, and it cannot be mended "
+            f"({error}); let the next run write the file and its folder"
+        ) from error
     places = ", ".join(
         f"at byte {block.location} (checksum {block.stored}, now {block.computed})"
         for block in mended
@@ -105,53 +131,131 @@ def connect_mending(path: str, config: Mapping[str, Any], *, log: Callable[[str]
 
 
 def _mend(path: str, config: Mapping[str, Any], torn: _TornBlock) -> list[_TornBlock]:
-    """Seal torn blocks until all of the file can be read, or put them back and raise."""
+    """Seal the blocks that hinder opening and read everything, or put all back and raise."""
     import duckdb
 
-    mended: list[_TornBlock] = []
+    sealed: list[_TornBlock] = []
     found: _TornBlock | None = torn
-    while found is not None:
-        found.seal(path)
-        mended.append(found)
+    with Path(path).open("r+b") as file:
         try:
-            _read_all(path, config)
-            found = None
-        except duckdb.Error as error:
-            found = _TornBlock.from_error(error) if len(mended) < MAX_BLOCKS else None
-            if found is None or found.location in {block.location for block in mended}:
-                for block in reversed(mended):
-                    block.unseal(path)
-                raise DatabaseDamagedError(
-                    f"cannot open {path}: the block at byte {torn.location} does not match its "
-                    "checksum, and more than a checkpoint that was cut off is wrong: "
-                    f"{str(error).splitlines()[0]}. The file is as it was: restore it from a "
-                    "backup, or move it away and run `dbt build` to make it anew from the sources; "
-                    "models and published Parquet lie outside it"
-                ) from error
-    return mended
+            while found is not None:
+                sealed.append(found)
+                _write_note(path, sealed)
+                found.seal(file)
+                found = _next_torn(path, config, sealed)
+            _read_all(path, config, sealed)
+        except (_OtherDamageError, duckdb.Error) as error:
+            _put_back(path, file)
+            if "lock on file" in str(error):
+                raise  # somebody else opened it in between: the caller waits
+            raise DatabaseDamagedError(
+                f"cannot open {path}: the block at byte {torn.location} does not match its "
+                "checksum, and that a checkpoint was cut off does not explain all: "
+                f"{str(error).splitlines()[0]}. The file is as it was: restore it from a backup, "
+                "or move it away and run `dbt build` to make it anew from the sources; models "
+                "and published Parquet lie outside it"
+            ) from error
+        except BaseException:
+            _put_back(path, file)
+            raise
+        _note_of(path).unlink()
+    return sealed
 
 
-def _read_all(path: str, config: Mapping[str, Any]) -> None:
-    """Read each value of each table, as the write-ahead log leaves them; write nothing."""
+def _next_torn(path: str, config: Mapping[str, Any], sealed: list[_TornBlock]) -> _TornBlock | None:
+    """Return the next block that hinders opening, none when nothing does."""
     import duckdb
 
-    with duckdb.connect(path, read_only=True, config=dict(config)) as connection:
+    try:
+        _open_to_read(path, config).close()
+    except duckdb.Error as error:
+        found = _TornBlock.from_error(error)
+        is_new = found is not None and found.location not in {one.location for one in sealed}
+        if not is_new or len(sealed) == MAX_BLOCKS:
+            raise
+        return found
+    return None
+
+
+def _read_all(path: str, config: Mapping[str, Any], sealed: list[_TornBlock]) -> None:
+    """Read each value of each table, as the write-ahead log leaves them; write nothing."""
+    with _open_to_read(path, config) as connection:
+        (block_bytes,) = connection.execute(
+            "select block_size from pragma_database_size() where database_name = current_database()"
+        ).fetchone()
+        metadata = {
+            HEADERS_BYTES + block_id * block_bytes
+            for (block_id,) in connection.execute(
+                "select block_id from pragma_metadata_info()"
+            ).fetchall()
+        }
+        others = [block.location for block in sealed if block.location not in metadata]
+        if others:
+            raise _OtherDamageError(f"the block at byte {others[0]} holds no metadata")
         tables = connection.execute(
             "select database_name, schema_name, table_name from duckdb_tables() where not internal"
         ).fetchall()
         for names in tables:
             relation = ".".join('"' + name.replace('"', '""') + '"' for name in names)
-            connection.execute(f"select bit_xor(hash(read)) from {relation} as read").fetchall()
+            connection.execute(f"select bit_xor(hash(columns(*))) from {relation}").fetchall()
 
 
-def _replace(path: str, location: int, *, old: int, new: int) -> None:
-    """Replace a checksum under the lock that DuckDB takes, if it still is the one expected."""
+def _open_to_read(path: str, config: Mapping[str, Any]) -> Any:
+    """Open the database without writing it."""
+    import duckdb
+
+    return duckdb.connect(path, read_only=True, config=dict(config))
+
+
+def _has_log(path: str) -> bool:
+    """Tell whether a write-ahead log is left, as it is until a checkpoint has ended."""
+    log = Path(path + ".wal")
+    return log.is_file() and log.stat().st_size > 0
+
+
+def _note_of(path: str) -> Path:
+    """Return where it is noted what is being mended."""
+    return Path(path + ".mending")
+
+
+def _draft_of(path: str) -> Path:
+    """Return where that note is written before it stands in its place."""
+    return Path(path + ".mending.draft")
+
+
+def _write_note(path: str, sealed: list[_TornBlock]) -> None:
+    """Note which checksums are replaced, before they are."""
+    draft = _draft_of(path)
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump([dataclasses.astuple(block) for block in sealed], file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(_note_of(path))
+
+
+def _put_back(path: str, file: IO[bytes]) -> None:
+    """Write the checksums that were there, and drop the note; without one, nothing was replaced."""
+    note = _note_of(path)
+    if note.exists():
+        for values in reversed(json.loads(note.read_text(encoding="utf-8"))):
+            _TornBlock(*values).unseal(file)
+        note.unlink()
+    _draft_of(path).unlink(missing_ok=True)
+
+
+def _replace(file: IO[bytes], location: int, *, old: int, new: int) -> None:
+    """Replace a checksum, if it still is the one expected, under the lock that DuckDB takes.
+
+    Raises:
+        BlockingIOError: Another process has the file open.
+    """
     import fcntl
 
-    with Path(path).open("r+b") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # Anew each time: a connection of this process that closes gives its locks up.
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    file.seek(location)
+    if int.from_bytes(file.read(8), "little") == old:
         file.seek(location)
-        if int.from_bytes(file.read(8), "little") == old:
-            file.seek(location)
-            file.write(new.to_bytes(8, "little"))
-            file.flush()
+        file.write(new.to_bytes(8, "little"))
+        file.flush()
+        os.fsync(file.fileno())
