@@ -6,7 +6,7 @@
         splits.json         cutoffs, rows and base rate of each split
         history.jsonl       training log of the first fit
         fits/  fit.json     the trained encoders, with checkpoints, and facts about their training
-        model/              what is shipped: encoder, trees, linear members, ensemble.json
+        model/              what is shipped: encoder, other members, ensemble.json
         calibration.json  thresholds.json  metrics.json  predictions.parquet  report.html
         bundle.json         which bundle was packaged from it
 

@@ -164,9 +164,9 @@ def purchase_chances(
 ) -> FloatArray:
     """Return the chance of any purchase in the ``horizon`` days that begin ``gap`` days after T.
 
-    Exact without a gap: to be alive, and then a Poisson count above 0 by the rates that are likely
-    after x purchases in T days. In a gap, the customer buys what is expected of him, may leave
-    after each of these purchases, and the rates are judged anew.
+    A customer of rate lambda who leaves with probability p is still there after the gap with
+    exp(-lambda p gap) and then buys with 1 - exp(-lambda horizon); the mean of the product over
+    the rates and probabilities that are likely after x purchases in T days.
 
     Args:
         parameters: The model.
@@ -176,18 +176,17 @@ def purchase_chances(
         horizon: Days, above 0.
         gap: Days, >= 0.
     """
-    from scipy.special import betaln
+    from scipy.special import hyp2f1
 
     r, alpha, a, b = dataclasses.astuple(parameters)
     alive_N = alive_chances(parameters, x_N, t_x_N, T_N)
-    in_gap_N = np.zeros(len(x_N))
-    if gap > 0.0:
-        expected_N = expected_purchases(parameters, x_N, t_x_N, T_N, gap)
-        in_gap_N = np.divide(expected_N, alive_N, out=in_gap_N, where=alive_N > 1e-300)
-    stays_N = np.exp(betaln(a, b + x_N + in_gap_N) - betaln(a, b + x_N))
-    age_N = alpha + T_N + gap
-    none_N = (r + x_N + in_gap_N) * (np.log(age_N) - np.log(age_N + horizon))
-    return np.asarray(alive_N * stays_N * -np.expm1(none_N), dtype=np.float64)
+    shape_N, age_N = r + x_N, alpha + T_N
+    none_N = shape_N * (np.log(age_N) - np.log(age_N + horizon))
+    if gap == 0.0:
+        return np.asarray(alive_N * -np.expm1(none_N), dtype=np.float64)
+    there_N = hyp2f1(shape_N, a, a + b + x_N, -gap / age_N)
+    idle_N = np.exp(none_N) * hyp2f1(shape_N, a, a + b + x_N, -gap / (age_N + horizon))
+    return np.asarray(alive_N * (there_N - idle_N), dtype=np.float64)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -283,12 +282,13 @@ class BgNbdModel:
         try:
             document: Mapping[str, Any] = json.loads(text)
             found = document["parameters"]
-            numbers = {} if found is None else {name: float(found[name]) for name in "ab"}
+            parameters = None
             if found is not None:
-                numbers |= {name: float(found[name]) for name in ("r", "alpha")}
+                names = [field.name for field in dataclasses.fields(BgNbdParameters)]
+                parameters = BgNbdParameters(**{name: float(found[name]) for name in names})
             model = cls(
                 source=BgNbdColumns(**document["source"]),
-                parameters=BgNbdParameters(**numbers) if numbers else None,
+                parameters=parameters,
                 score=str(document["score"]),
                 horizon_days=float(document["horizon_days"]),
                 gap_days=float(document["gap_days"]),
@@ -300,18 +300,21 @@ class BgNbdModel:
                 f"{file} is damaged ({type(error).__name__}: {error}); "
                 "restore the bundle or run `churn-train run`"
             ) from error
-        above = [model.horizon_days, model.mean_age_days, *numbers.values()]
+        numbers = () if parameters is None else dataclasses.astuple(parameters)
+        above = [model.horizon_days, model.mean_age_days, *numbers]
         is_sound = (
             model.score in SCORES
-            and len(model.typical) == len(model.columns)
+            and all(isinstance(name, str) for name in model.columns)
+            and len(set(model.columns)) == len(model.columns) == len(model.typical)
+            and not any(math.isinf(value) for value in model.typical)
             and all(math.isfinite(value) and value > 0.0 for value in above)
             and math.isfinite(model.gap_days)
             and model.gap_days >= 0.0
         )
         if not is_sound:
             raise BundleIntegrityError(
-                f"{file}: allowed: a score of {', '.join(SCORES)}, a typical value for each of "
-                f"{', '.join(model.columns)}, parameters and days above 0; restore the bundle or "
+                f"{file}: allowed: a score of {', '.join(SCORES)}, columns that differ and a "
+                "typical value for each, parameters and days above 0; restore the bundle or "
                 "run `churn-train run`"
             )
         return model

@@ -15,12 +15,11 @@ OpenUrl = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    from selenium import webdriver
-
     binary = next(filter(None, map(shutil.which, BROWSERS)), None)
     chromedriver = shutil.which("chromedriver")
     if binary is None or chromedriver is None:
         pytest.skip("no browser found: install chromium and chromedriver (Debian: chromium-driver)")
+    webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu"):

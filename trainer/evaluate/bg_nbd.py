@@ -144,8 +144,8 @@ def fit_bg_nbd(
     missing = [name for name in (columns.frequency, columns.recency) if name not in names]
     if missing:
         raise ConfigError(
-            f"BG/NBD columns {missing} are not among the {len(names)} features "
-            f"({', '.join(names)}): name them in BgNbdColumns"
+            f"BG/NBD reads {', '.join(missing)}, not among the {len(names)} features "
+            f"({', '.join(names)}): leave bg_nbd out of evaluate.baselines and ensemble.members"
         )
     columns = columns.among(names)
     customers = _newest_rows(user_ids_N)

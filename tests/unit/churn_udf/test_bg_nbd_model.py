@@ -115,6 +115,13 @@ DAMAGES = {
     "parameter missing": lambda d: json.dumps(d | {"parameters": {"r": 1.0}}),
     "no horizon": lambda d: json.dumps(d | {"horizon_days": 0}),
     "negative gap": lambda d: json.dumps(d | {"gap_days": -1}),
+    "no frequency": lambda d: json.dumps(d | {"source": d["source"] | {"frequency": None}}),
+    "a number for a column": lambda d: json.dumps(d | {"source": d["source"] | {"recency": 7}}),
+    "a list for a column": lambda d: json.dumps(d | {"source": d["source"] | {"recency": ["a"]}}),
+    "a column twice": lambda d: json.dumps(
+        d | {"source": d["source"] | {"recency": d["source"]["frequency"]}}
+    ),
+    "a typical value without end": lambda d: json.dumps(d | {"typical": [6.0, 1e999, 12.0]}),
     "a column without its typical value": lambda d: json.dumps(d | {"typical": [1.0]}),
 }
 

@@ -55,7 +55,9 @@ class StandIn:
 @pytest.fixture(params=["stack", "gbm"])
 def champion(request: pytest.FixtureRequest, trained: Trained) -> Trained:
     """The session's run judged again with another kind, and promoted."""
-    config = tiny_config(ensemble__kinds=request.param, ensemble__members="bert,gbm,logistic")
+    config = tiny_config(
+        ensemble__kinds=request.param, ensemble__members="bert,gbm,logistic,bg_nbd"
+    )
     outcome = train_snapshot(trained.snapshot, config, trained.workspace)
     assert outcome.is_champion
     assert outcome.metrics["model"] == request.param
