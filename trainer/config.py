@@ -99,8 +99,8 @@ class EnsembleConfig:
     """``bert``, ``gbm``, ``stack``: which may be chosen; name one to have it."""
     members: tuple[str, ...] = tuple(MEMBER_FILES)
     """Models that a stack may weigh."""
-    shrinkage: float = 0.02
-    """Pull of the stack's weights towards equal shares, per validation row."""
+    shrinkage: float = 100.0
+    """Pull of the stack's weights towards equal shares, as many validation rows' worth."""
 
     def __post_init__(self) -> None:
         """Check the bounds."""

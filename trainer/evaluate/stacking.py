@@ -2,7 +2,7 @@
 
 The members were fitted on training rows and are judged on validation rows, whose labels came
 later. The weights of the sum are a logistic regression without negative weights, pulled towards
-equal shares: on few users nearly the mean, on many what the data say.
+equal shares as if by a number of rows: on few users nearly the mean, on many what the data say.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def choose_ensemble(
     user_ids_N: AnyArray,
     *,
     kinds: Sequence[str] = KINDS,
-    shrinkage: float = 0.02,
+    shrinkage: float = 100.0,
     seed: int = 0,
 ) -> EnsembleChoice:
     """Pick the kind with the lowest log loss on validation rows, at the best intercept.
@@ -55,7 +55,7 @@ def choose_ensemble(
         labels_N: (N,) 0/1.
         user_ids_N: (N,); the stack is judged on users that did not set its weights.
         kinds: Which to try, of ``KINDS``.
-        shrinkage: Pull of the weights towards equal shares, per validation row; 0 or more.
+        shrinkage: Pull of the weights towards equal shares, in rows' worth; 0 or more.
         seed: Of the folds.
 
     Raises:
@@ -100,13 +100,13 @@ def fit_weights(
     Args:
         logits: Member -> (N,).
         labels_N: (N,) 0/1.
-        shrinkage: Pull towards the prior shares, per row.
+        shrinkage: Pull towards the prior shares, in rows' worth.
     """
     names = list(logits)
     shares = np.array([_PRIOR_SHARES[name] for name in names])
     centre = np.concatenate([[0.0], shares / shares.sum()])
     design_NM = np.column_stack([np.ones(labels_N.size), *(logits[name] for name in names)])
-    ridge = np.full(len(names) + 1, max(shrinkage * labels_N.size, 1.0))
+    ridge = np.full(len(names) + 1, max(shrinkage, 1.0))
     ridge[0] = 1e-6
     lower = np.zeros(len(names) + 1)
     lower[0] = -np.inf

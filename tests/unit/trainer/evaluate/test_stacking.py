@@ -61,10 +61,18 @@ def test_noise_is_left_out_and_nothing_is_negative() -> None:
 
 def test_huge_shrinkage_gives_the_prior_shares() -> None:
     logits, labels = one_knows("gbm")
-    equal = fit_weights(logits, labels, 1e6)
+    equal = fit_weights(logits, labels, 1e9)
     assert equal == pytest.approx(dict.fromkeys(logits, 1 / 3), abs=1e-4)
-    four = fit_weights({**logits, "rfm_logistic": logits["logistic"]}, labels, 1e6)
+    four = fit_weights({**logits, "rfm_logistic": logits["logistic"]}, labels, 1e9)
     assert four["rfm_logistic"] == pytest.approx(four["gbm"] / 4, abs=1e-4)
+
+
+def test_few_rows_stay_near_equal_shares_and_many_say_what_they_know() -> None:
+    logits, labels = one_knows("gbm")
+    few = fit_weights({name: values[:40] for name, values in logits.items()}, labels[:40], 100.0)
+    assert few == pytest.approx(dict.fromkeys(logits, 1 / 3), abs=0.12)
+    many = fit_weights(logits, labels, 100.0)
+    assert many["gbm"] > 0.8 > 0.2 > max(many.get("bert", 0.0), many.get("logistic", 0.0))
 
 
 def test_logits_that_are_all_wrong_still_give_weights() -> None:
