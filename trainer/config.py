@@ -106,8 +106,11 @@ class EnsembleConfig:
         """Check the bounds."""
         _require_subset("ensemble.kinds", self.kinds, KINDS)
         _require_subset("ensemble.members", self.members, tuple(MEMBER_FILES))
-        if not 0.0 <= self.shrinkage < float("inf"):
-            raise ConfigError(f"ensemble.shrinkage is {self.shrinkage}; allowed: 0 or more, finite")
+        if not 1.0 <= self.shrinkage < float("inf"):
+            raise ConfigError(
+                f"ensemble.shrinkage is {self.shrinkage}; allowed: 1 or more, finite: rows in all, "
+                "no longer a share of each row"
+            )
         if self.kinds == (STACK,) and len(set(self.members)) < 2:
             raise ConfigError(
                 f"ensemble.kinds is stack, but ensemble.members names only {self.members[0]}; "

@@ -184,9 +184,14 @@ def purchase_chances(
     none_N = shape_N * (np.log(age_N) - np.log(age_N + horizon))
     if gap == 0.0:
         return np.asarray(alive_N * -np.expm1(none_N), dtype=np.float64)
-    there_N = hyp2f1(shape_N, a, a + b + x_N, -gap / age_N)
-    idle_N = np.exp(none_N) * hyp2f1(shape_N, a, a + b + x_N, -gap / (age_N + horizon))
-    return np.asarray(alive_N * (there_N - idle_N), dtype=np.float64)
+
+    def stays(ages_N: FloatArray) -> FloatArray:  # after Pfaff: its terms have one sign
+        share_N = gap / (ages_N + gap)
+        series_N = hyp2f1(a, a + b - r, a + b + x_N, share_N)
+        return np.asarray(np.exp(a * np.log1p(-share_N)) * series_N, dtype=np.float64)
+
+    chance_N = stays(age_N) - np.exp(none_N) * stays(age_N + horizon)
+    return np.asarray(alive_N * np.clip(chance_N, 0.0, 1.0), dtype=np.float64)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,20 +7,23 @@ last ones old, and a checksum that fits neither; then the whole file cannot be o
 that the last checkpoint uses are alike in both, so nothing but the checksum is wrong.
 
 A checksum is evidence, and this module takes it away only where a cut-off checkpoint is the one
-explanation left: DuckDB meets the block while it opens the file, the write-ahead log that every
-checkpoint ends by emptying is still there, the block is metadata, and everything can be read.
+explanation left: DuckDB meets the block while it opens the file, a write-ahead log is there that
+the end of a checkpoint would have emptied, the block is metadata, and everything can be read. A
+checkpoint that began without a log, in a commit too large for one, leaves no such evidence.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from churn_udf.errors import ChurnError
 
@@ -61,13 +64,13 @@ class _TornBlock:
             return None
         return cls(int(match["location"]), int(match["stored"]), int(match["computed"]))
 
-    def seal(self, file: IO[bytes]) -> None:
+    def seal(self, path: str) -> None:
         """Write the checksum of the content."""
-        _replace(file, self.location, old=self.stored, new=self.computed)
+        _replace(path, self.location, old=self.stored, new=self.computed)
 
-    def unseal(self, file: IO[bytes]) -> None:
+    def unseal(self, path: str) -> None:
         """Write the checksum that was there."""
-        _replace(file, self.location, old=self.computed, new=self.stored)
+        _replace(path, self.location, old=self.computed, new=self.stored)
 
 
 def connect_mending(path: str, config: Mapping[str, Any], *, log: Callable[[str], None]) -> Any:
@@ -87,9 +90,9 @@ def connect_mending(path: str, config: Mapping[str, Any], *, log: Callable[[str]
         A connection of DuckDB.
 
     Raises:
-        DatabaseDamagedError: The file has other damage, too, or may not be written; it is as it
-            was.
-        duckdb.Error: Whatever else hinders opening.
+        DatabaseDamagedError: The file has damage that is not mended, or may not be written; it is
+            as it was.
+        duckdb.Error: Whatever else hinders opening; another process that mends it is a lock.
     """
     import duckdb
 
@@ -98,21 +101,26 @@ def connect_mending(path: str, config: Mapping[str, Any], *, log: Callable[[str]
         return duckdb.connect(path, config=dict(config))
     try:
         if _note_of(path).exists():
-            with Path(path).open("r+b") as file:
-                _put_back(path, file)
+            with _alone(path):
+                _put_back(path)
         try:
             return duckdb.connect(path, config=dict(config))
         except duckdb.Error as error:
             torn = _TornBlock.from_error(error)
-            if torn is None or not _has_log(path):
+            if torn is None:
                 raise
+            if not _has_log(path):
+                raise _damaged(path, torn, f"no log says that a kill did it: {error}") from error
         log(
             f"{path} has a block that does not match its checksum, and a log that no checkpoint "
-            f"emptied: reading everything in it to see whether a kill is all that happened"
+            "emptied: reading everything in it to see whether a kill is all that happened"
         )
-        mended = _mend(path, config, torn)
-    except BlockingIOError:  # another process is mending it, or has done so and works in it
-        return duckdb.connect(path, config=dict(config))
+        with _alone(path):
+            mended = _mend(path, config, torn)
+    except BlockingIOError as error:
+        raise duckdb.IOException(
+            f'Could not set lock on file "{path}": another process has it open or mends it'
+        ) from error
     except OSError as error:
         raise DatabaseDamagedError(
             f"cannot open {path}: a checkpoint was cut off in it, and it cannot be mended "
@@ -136,30 +144,34 @@ def _mend(path: str, config: Mapping[str, Any], torn: _TornBlock) -> list[_TornB
 
     sealed: list[_TornBlock] = []
     found: _TornBlock | None = torn
-    with Path(path).open("r+b") as file:
-        try:
-            while found is not None:
-                sealed.append(found)
-                _write_note(path, sealed)
-                found.seal(file)
-                found = _next_torn(path, config, sealed)
-            _read_all(path, config, sealed)
-        except (_OtherDamageError, duckdb.Error) as error:
-            _put_back(path, file)
-            if "lock on file" in str(error):
-                raise  # somebody else opened it in between: the caller waits
-            raise DatabaseDamagedError(
-                f"cannot open {path}: the block at byte {torn.location} does not match its "
-                "checksum, and that a checkpoint was cut off does not explain all: "
-                f"{str(error).splitlines()[0]}. The file is as it was: restore it from a backup, "
-                "or move it away and run `dbt build` to make it anew from the sources; models "
-                "and published Parquet lie outside it"
-            ) from error
-        except BaseException:
-            _put_back(path, file)
-            raise
-        _note_of(path).unlink()
+    state = _state_of(path)
+    try:
+        while found is not None:
+            sealed.append(found)
+            _write_note(path, sealed, state)
+            found.seal(path)
+            found = _next_torn(path, config, sealed)
+        _read_all(path, config, sealed)
+    except (_OtherDamageError, duckdb.Error) as error:
+        _put_back(path)
+        if "lock on file" in str(error):
+            raise  # somebody else opened it in between: the caller waits
+        raise _damaged(path, torn, f"a kill does not explain all: {error}") from error
+    except BaseException:
+        _put_back(path)
+        raise
+    _note_of(path).unlink()
     return sealed
+
+
+def _damaged(path: str, torn: _TornBlock, why: str) -> DatabaseDamagedError:
+    """Return the error for damage that is left as it is."""
+    return DatabaseDamagedError(
+        f"cannot open {path}: the block at byte {torn.location} does not match its checksum, and "
+        f"{why.splitlines()[0]}. The file is as it was: restore it from a backup, or move it away "
+        "and run `dbt build` to make it anew from the sources; models and published Parquet lie "
+        "outside it"
+    )
 
 
 def _next_torn(path: str, config: Mapping[str, Any], sealed: list[_TornBlock]) -> _TornBlock | None:
@@ -204,7 +216,9 @@ def _open_to_read(path: str, config: Mapping[str, Any]) -> Any:
     """Open the database without writing it."""
     import duckdb
 
-    return duckdb.connect(path, read_only=True, config=dict(config))
+    # Its own key in the configuration would win over the argument.
+    options = {key: value for key, value in config.items() if key.lower() != "access_mode"}
+    return duckdb.connect(path, read_only=True, config=options)
 
 
 def _has_log(path: str) -> bool:
@@ -213,37 +227,60 @@ def _has_log(path: str) -> bool:
     return log.is_file() and log.stat().st_size > 0
 
 
+def _state_of(path: str) -> str:
+    """Return a hash of headers and length of the log: they tell whether anybody wrote the file."""
+    with Path(path).open("rb") as file:
+        headers = file.read(HEADERS_BYTES)
+    log_bytes = Path(path + ".wal").stat().st_size if _has_log(path) else 0
+    return f"{hashlib.sha256(headers).hexdigest()} {log_bytes}"
+
+
+@contextlib.contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Keep other processes from mending the file, too.
+
+    Raises:
+        BlockingIOError: One of them is at it.
+    """
+    import fcntl
+
+    with Path(path + ".mending.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
 def _note_of(path: str) -> Path:
     """Return where it is noted what is being mended."""
     return Path(path + ".mending")
 
 
-def _draft_of(path: str) -> Path:
-    """Return where that note is written before it stands in its place."""
-    return Path(path + ".mending.draft")
-
-
-def _write_note(path: str, sealed: list[_TornBlock]) -> None:
-    """Note which checksums are replaced, before they are."""
-    draft = _draft_of(path)
+def _write_note(path: str, sealed: list[_TornBlock], state: str) -> None:
+    """Note which checksums are replaced, before they are, and in what file."""
+    draft = Path(path + ".mending.draft")
+    blocks = [dataclasses.astuple(block) for block in sealed]
     with draft.open("w", encoding="utf-8") as file:
-        json.dump([dataclasses.astuple(block) for block in sealed], file)
+        json.dump({"state": state, "blocks": blocks}, file)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(_note_of(path))
 
 
-def _put_back(path: str, file: IO[bytes]) -> None:
-    """Write the checksums that were there, and drop the note; without one, nothing was replaced."""
+def _put_back(path: str) -> None:
+    """Write the checksums that were there, unless others wrote the file since, and drop the note.
+
+    Raises:
+        BlockingIOError: Another process has the file open; the note stays.
+    """
     note = _note_of(path)
     if note.exists():
-        for values in reversed(json.loads(note.read_text(encoding="utf-8"))):
-            _TornBlock(*values).unseal(file)
+        document = json.loads(note.read_text(encoding="utf-8"))
+        if document["state"] == _state_of(path):
+            for values in reversed(document["blocks"]):
+                _TornBlock(*values).unseal(path)
         note.unlink()
-    _draft_of(path).unlink(missing_ok=True)
 
 
-def _replace(file: IO[bytes], location: int, *, old: int, new: int) -> None:
+def _replace(path: str, location: int, *, old: int, new: int) -> None:
     """Replace a checksum, if it still is the one expected, under the lock that DuckDB takes.
 
     Raises:
@@ -251,11 +288,11 @@ def _replace(file: IO[bytes], location: int, *, old: int, new: int) -> None:
     """
     import fcntl
 
-    # Anew each time: a connection of this process that closes gives its locks up.
-    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    file.seek(location)
-    if int.from_bytes(file.read(8), "little") == old:
+    with Path(path).open("r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.seek(location)
-        file.write(new.to_bytes(8, "little"))
-        file.flush()
-        os.fsync(file.fileno())
+        if int.from_bytes(file.read(8), "little") == old:
+            file.seek(location)
+            file.write(new.to_bytes(8, "little"))
+            file.flush()
+            os.fsync(file.fileno())

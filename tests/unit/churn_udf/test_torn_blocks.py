@@ -141,14 +141,14 @@ def test_other_damage_is_named_and_the_file_left_as_it_was(
     assert not Path(path + ".mending").exists()
 
 
-def test_damage_of_a_file_that_was_closed_is_left_to_duckdb(checkpoint: Checkpoint) -> None:
+def test_damage_without_a_log_is_named_and_left(checkpoint: Checkpoint) -> None:
     path, _ = torn_file(checkpoint)
     found = Path(path).read_bytes()
     for log in (None, b""):
         Path(path + ".wal").unlink(missing_ok=True)
         if log is not None:
             Path(path + ".wal").write_bytes(log)
-        with pytest.raises(duckdb.Error, match="checksum"):
+        with pytest.raises(DatabaseDamagedError, match=r"no log .*backup"):
             connect_mending(path, {}, log=pytest.fail)
         assert Path(path).read_bytes() == found
 
@@ -279,15 +279,39 @@ def test_what_is_not_a_database_is_left_to_duckdb(tmp_path: Path) -> None:
     assert path.read_text() == "not a database"
 
 
-def test_a_file_that_another_process_is_mending_is_left_to_it(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def is_locked(*_: object) -> None:
-        raise BlockingIOError
-
+def test_a_file_that_another_process_is_mending_is_waited_for(checkpoint: Checkpoint) -> None:
     path, _ = torn_file(checkpoint)
     found = Path(path).read_bytes()
-    monkeypatch.setattr("fcntl.lockf", is_locked)
-    with pytest.raises(duckdb.Error, match="checksum"):
+    with torn_blocks._alone(path), pytest.raises(duckdb.IOException, match=r"lock on file .*mends"):
         connect_mending(path, {}, log=print)
     assert Path(path).read_bytes() == found
+
+
+@pytest.mark.parametrize("access_mode", ["AUTOMATIC", "read_write"])
+def test_reading_everything_never_writes(checkpoint: Checkpoint, access_mode: str) -> None:
+    path, start = torn_file(checkpoint)
+    damaged = bytearray(Path(path).read_bytes())
+    damaged[data_block(checkpoint, start)] ^= 4
+    Path(path).write_bytes(damaged)
+    with pytest.raises(DatabaseDamagedError):
+        connect_mending(path, {"access_mode": access_mode}, log=print)
+    assert Path(path).read_bytes() == damaged
+    assert Path(path + ".wal").read_bytes() == checkpoint.wal
+
+
+def test_an_old_note_is_no_reason_to_change_a_file_that_others_wrote(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    path, _ = torn_file(checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr(torn_blocks, "_read_all", stop)
+        patch.setattr(torn_blocks, "_put_back", stop)
+        with pytest.raises(KeyboardInterrupt):
+            connect_mending(path, {}, log=print)
+    duckdb.connect(path).close()  # it is sealed, so that anybody can open it, and checkpoints
+    with connect_mending(path, {}, log=pytest.fail) as connection:
+        assert checkpoint.read(connection) == checkpoint.rows
+    assert not Path(path + ".mending").exists()

@@ -8,6 +8,7 @@ from churn_udf.model.bg_nbd import (
     SCORES,
     BgNbdModel,
     BgNbdParameters,
+    alive_chances,
     expected_purchases,
     purchase_chances,
 )
@@ -147,6 +148,33 @@ def test_chance_is_the_share_of_simulated_customers_who_buy(horizon, gap):
     for part in np.array_split(np.argsort(chances), 4):
         error = np.sqrt(chances[part].mean() * (1 - chances[part].mean()) / part.size)
         assert abs(chances[part].mean() - bought[part].mean()) < 4 * error
+
+
+@pytest.mark.parametrize(
+    ("parameters", "x", "age", "horizon", "gap", "expected"),
+    [
+        ((0.975, 4.5, 0.27, 105.0), 6, 31.0, 90.0, 90.0, 0.957),
+        ((0.20, 11.1, 4.9, 95.0), 20, 23.0, 30.0, 90.0, 0.147),
+        ((0.27, 1.2, 2.3, 39.8), 5, 28.0, 28.0, 90.0, 0.469),
+    ],
+)
+def test_chance_after_a_long_gap_is_the_mean_over_rates_and_leaving(
+    parameters, x, age, horizon, gap, expected
+):
+    r, alpha, a, b = parameters
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    shares, weights = 0.5 * (nodes + 1.0), 0.5 * weights
+    rate, leave = np.meshgrid(
+        stats.gamma(r + x, scale=1.0 / (alpha + age)).ppf(shares), stats.beta(a, b + x).ppf(shares)
+    )
+    grid = np.exp(-rate * leave * gap) * -np.expm1(-rate * horizon)
+    if_alive = float(np.sum(grid * weights[:, None] * weights[None, :]))
+    assert if_alive == pytest.approx(expected, abs=0.05)  # alive, nearly for sure
+    model = BgNbdParameters(r=r, alpha=alpha, a=a, b=b)
+    history = column(x), column(age), column(age)
+    alive = alive_chances(model, *history)[0]
+    value = purchase_chances(model, *history, horizon, gap)[0]
+    assert value == pytest.approx(alive * if_alive, rel=1e-3)
 
 
 def test_expectation_grows_with_the_horizon_and_from_nothing():
