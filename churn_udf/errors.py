@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class ChurnError(Exception):
     """An expected failure; its message says what was wrong, what is allowed and what to do."""
@@ -65,3 +68,19 @@ class StageError(ChurnError):
 
 class ChampionChangedError(StageError):
     """Somebody promoted another model while this move was being decided."""
+
+
+@contextlib.contextmanager
+def damage_named(file: str) -> Iterator[None]:
+    """Name the file of a bundle that is being parsed when its content is not what it should be.
+
+    Raises:
+        BundleIntegrityError: A value is missing or of another kind.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise BundleIntegrityError(
+            f"{file} is damaged ({type(error).__name__}: {error}); "
+            "restore the bundle or run `churn-train run`"
+        ) from error

@@ -24,6 +24,7 @@ from churn_udf.contracts.bundle import (
 )
 from churn_udf.contracts.scores import input_schema
 from churn_udf.contracts.settings import ModelSettings
+from churn_udf.model.bg_nbd import EXPECTED, BgNbdColumns, BgNbdModel, BgNbdParameters
 from churn_udf.thresholds import Thresholds, Tier
 
 WORDS = (
@@ -82,6 +83,19 @@ def input_batch(
         is_unknown = generator.random(num_rows) < unknown_share
         columns.append(pa.array(generator.normal(10, 5, num_rows), mask=is_unknown))
     return pa.RecordBatch.from_arrays(columns, schema=input_schema(feature_names))
+
+
+def bg_nbd_member(source: BgNbdColumns, typical: tuple[float, ...]) -> BgNbdModel:
+    """Return a BG/NBD model that reads these columns, with their medians."""
+    return BgNbdModel(
+        source=source,
+        parameters=BgNbdParameters(r=0.8, alpha=20.0, a=0.7, b=3.0),
+        score=EXPECTED,
+        horizon_days=28.0,
+        gap_days=0.0,
+        mean_age_days=90.0,
+        typical=typical,
+    )
 
 
 def tiny_bundle(

@@ -12,7 +12,7 @@ the first to the last, ``T`` days from the first to the cutoff. As Poisson purch
 memory, the first active day inside the window does for the first one ever; the rates that are
 learned are then those of customers who lived to see the window.
 
-Shape suffixes: N rows, F features.
+Shape suffixes: N rows, F features, C columns read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from churn_udf.errors import BundleIntegrityError
+from churn_udf.errors import BundleIntegrityError, damage_named
 
 FloatArray = npt.NDArray[np.float64]
 WINDOW_DAYS = 365.0
@@ -253,22 +253,20 @@ class BgNbdModel:
         when a customer's own value takes the place of the typical one.
         """
         places = [list(names).index(name) for name in self.columns]
-        num_columns = len(places)
-        typical_NF = features_NF.copy()
-        typical_NF[:, places] = self.typical
+        own_NC = features_NF[:, places]
+        columns = frozenset(range(len(places)))
         by_subset: dict[frozenset[int], FloatArray] = {}
-        for size in range(num_columns + 1):
-            for chosen in itertools.combinations(places, size):
-                mixed_NF = typical_NF.copy()
-                mixed_NF[:, chosen] = features_NF[:, chosen]
-                by_subset[frozenset(chosen)] = self.logits(mixed_NF, names)
+        for size in range(len(columns) + 1):
+            for chosen in itertools.combinations(columns, size):
+                is_own_C = np.isin(np.arange(len(columns)), chosen)
+                mixed_NC = np.where(is_own_C, own_NC, self.typical)
+                by_subset[frozenset(chosen)] = self.logits(mixed_NC, self.columns)
         effects_NF = np.zeros(features_NF.shape)
         for subset, before_N in by_subset.items():
-            share = 1.0 / (
-                num_columns * math.comb(num_columns - 1, min(len(subset), num_columns - 1))
-            )
-            for place in set(places) - subset:
-                effects_NF[:, place] += share * (by_subset[subset | {place}] - before_N)
+            for column in columns - subset:
+                share = 1.0 / (len(columns) * math.comb(len(columns) - 1, len(subset)))
+                change_N = by_subset[subset | {column}] - before_N
+                effects_NF[:, places[column]] += share * change_N
         return effects_NF
 
     def to_json(self) -> str:
@@ -284,7 +282,7 @@ class BgNbdModel:
         Raises:
             BundleIntegrityError: Not such a file, or numbers that no fit gives.
         """
-        try:
+        with damage_named(file):
             document: Mapping[str, Any] = json.loads(text)
             found = document["parameters"]
             parameters = None
@@ -300,11 +298,6 @@ class BgNbdModel:
                 mean_age_days=float(document["mean_age_days"]),
                 typical=tuple(math.nan if v is None else float(v) for v in document["typical"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise BundleIntegrityError(
-                f"{file} is damaged ({type(error).__name__}: {error}); "
-                "restore the bundle or run `churn-train run`"
-            ) from error
         numbers = () if parameters is None else dataclasses.astuple(parameters)
         above = [model.horizon_days, model.mean_age_days, *numbers]
         is_sound = (

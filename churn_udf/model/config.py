@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from churn_udf.contracts.bundle import FeatureSpec
-from churn_udf.errors import BundleIntegrityError
+from churn_udf.errors import damage_named
 
 TEXT_GROUP = "behaviour_text"
 """Name of the text in lists of feature groups; always the last."""
@@ -70,12 +70,8 @@ class ModelConfig:
         Raises:
             BundleIntegrityError: Not such a file.
         """
-        try:
+        with damage_named("model.json"):
             values = json.loads(text)
             values["features"] = tuple(FeatureSpec(**item) for item in values["features"])
-            return cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
-            raise BundleIntegrityError(
-                f"model.json is damaged ({type(error).__name__}: {error}); "
-                "restore the bundle or run `churn-train run`"
-            ) from error
+            config = cls(**values)
+        return config

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from churn_udf.contracts.bundle import ENSEMBLE_FILE, MEMBER_FILES, FeatureSpec
-from churn_udf.errors import BundleIntegrityError
+from churn_udf.errors import BundleIntegrityError, damage_named
 from churn_udf.model.bg_nbd import BgNbdModel
 from churn_udf.model.config import TEXT_GROUP
 from churn_udf.model.linear import LinearModel
@@ -89,15 +89,11 @@ class Ensemble:
         Raises:
             BundleIntegrityError: Not such a file.
         """
-        try:
+        with damage_named(ENSEMBLE_FILE):
             document = json.loads(text)
             weights = {str(name): float(value) for name, value in document["weights"].items()}
-            return cls(kind=document["kind"], weights=weights)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise BundleIntegrityError(
-                f"{ENSEMBLE_FILE} is damaged ({type(error).__name__}: {error}); "
-                "restore the bundle or run `churn-train run`"
-            ) from error
+            ensemble = cls(kind=document["kind"], weights=weights)
+        return ensemble
 
 
 class Member(Protocol):

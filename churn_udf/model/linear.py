@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from churn_udf.errors import BundleIntegrityError
+from churn_udf.errors import BundleIntegrityError, damage_named
 
 FloatArray = npt.NDArray[np.float64]
 CLIP = 5.0
@@ -99,7 +99,7 @@ class LinearModel:
         Raises:
             BundleIntegrityError: Not such a file, or its parts do not fit together.
         """
-        try:
+        with damage_named(file):
             document: Mapping[str, Any] = json.loads(text)
             inputs = LinearInputs(
                 is_logged_F=np.asarray(document["is_logged"], dtype=np.bool_),
@@ -109,11 +109,6 @@ class LinearModel:
             )
             columns = tuple(str(name) for name in document["columns"])
             coefficients_D = np.asarray(document["coefficients"], dtype=np.float64)
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise BundleIntegrityError(
-                f"{file} is damaged ({type(error).__name__}: {error}); "
-                "restore the bundle or run `churn-train run`"
-            ) from error
         width = len(columns)
         expected = 1 + width + int(inputs.is_flagged_F.sum())
         lists = (inputs.is_logged_F, inputs.mean_F, inputs.inverse_scale_F, inputs.is_flagged_F)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from churn_udf.contracts.bundle import PRECISION_FILE
-from churn_udf.errors import BundleIntegrityError, ScoringError
+from churn_udf.errors import BundleIntegrityError, ScoringError, damage_named
 
 if TYPE_CHECKING:
     import torch
@@ -83,23 +83,19 @@ class Precision:
         Raises:
             BundleIntegrityError: Not such a file.
         """
-        try:
+        with damage_named(PRECISION_FILE):
             document = json.loads(text)
             ranges = {
                 str(name): (float(low), float(high))
                 for name, (low, high) in document["activation_ranges"].items()
             }
-            return cls(
+            choice = cls(
                 mode=document["mode"],
                 fallback=document["fallback"],
                 activation_ranges=ranges,
                 check=dict(document["check"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise BundleIntegrityError(
-                f"{PRECISION_FILE} is damaged ({type(error).__name__}: {error}); "
-                "restore the bundle or run `churn-train run`"
-            ) from error
+        return choice
 
 
 def read_precision(directory: Path) -> Precision:

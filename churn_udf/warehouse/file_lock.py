@@ -28,7 +28,7 @@ def wait_for_file(
     *,
     seconds: float,
     log: Callable[[str], None],
-    connect: Connect | None = None,
+    connect: Connect,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -41,7 +41,7 @@ def wait_for_file(
         config: Options of the connection to come.
         seconds: How long to wait, >= 0.
         log: Told once that waiting has begun.
-        connect: Opens a database; DuckDB's by default.
+        connect: Opens a database.
         clock: Seconds, monotonic.
         sleep: Waits for seconds.
 
@@ -50,7 +50,6 @@ def wait_for_file(
     """
     if not Path(path).is_file():
         return
-    connect = connect or _connect
     began = clock()
     is_told = False
     while (holder := _holder(path, config, connect)) is not None:
@@ -69,6 +68,11 @@ def wait_for_file(
         sleep(min(POLL_SECONDS, seconds - waited))
 
 
+def is_lock_error(error: Exception) -> bool:
+    """Tell whether DuckDB says that another process holds the file."""
+    return re.search(r"\block\b", str(error), re.IGNORECASE) is not None
+
+
 def _holder(path: str, config: Mapping[str, Any], connect: Connect) -> str | None:
     """Return who holds the file, None when nobody does."""
     import duckdb
@@ -76,20 +80,12 @@ def _holder(path: str, config: Mapping[str, Any], connect: Connect) -> str | Non
     try:
         connect(path, config).close()
     except duckdb.IOException as error:
-        message = str(error)
-        if re.search(r"\block\b", message, re.IGNORECASE) is None:
+        if not is_lock_error(error):
             return None
-        held_by = re.search(r"held in (.+?) \(PID (\d+)\)", message)
+        held_by = re.search(r"held in (.+?) \(PID (\d+)\)", str(error))
         if held_by is None:
             return "another process"
         return f"process {held_by.group(2)} ({Path(held_by.group(1)).name})"
     except duckdb.Error:
         return None
     return None
-
-
-def _connect(path: str, config: Mapping[str, Any]) -> Any:
-    """Open a database."""
-    import duckdb
-
-    return duckdb.connect(path, config=dict(config))

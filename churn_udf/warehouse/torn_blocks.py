@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from churn_udf.errors import ChurnError
+from churn_udf.warehouse.file_lock import is_lock_error
 
 HEADERS_BYTES = 3 * 4_096
 """A DuckDB file begins with three headers; the blocks follow."""
@@ -154,7 +155,7 @@ def _mend(path: str, config: Mapping[str, Any], torn: _TornBlock) -> list[_TornB
         _read_all(path, config, sealed)
     except (_OtherDamageError, duckdb.Error) as error:
         _put_back(path)
-        if "lock on file" in str(error):
+        if is_lock_error(error):
             raise  # somebody else opened it in between: the caller waits
         raise _damaged(path, torn, f"a kill does not explain all: {error}") from error
     except BaseException:

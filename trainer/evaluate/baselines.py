@@ -267,7 +267,9 @@ def _choose_bg_nbd(
 
     def fitted(found: BgNbdFit) -> Fitted:
         return Fitted(
-            logits_of=found.logits_of, model_text=found.model.to_json(), facts=found.facts
+            logits_of=found.logits_of,
+            model_text=found.model.to_json(),
+            facts={**found.facts, "score": found.model.score},
         )
 
     def loss(found: BgNbdFit) -> float:

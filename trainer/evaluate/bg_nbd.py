@@ -43,8 +43,7 @@ class BgNbdFit:
 
     def by(self, score: str) -> BgNbdFit:
         """Return the same fit with another of ``churn_udf.model.bg_nbd.SCORES``."""
-        model = dataclasses.replace(self.model, score=score)
-        return dataclasses.replace(self, model=model, facts={**self.facts, "score": score})
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, score=score))
 
 
 def log_likelihood(
@@ -158,7 +157,6 @@ def fit_bg_nbd(
         "columns": list(columns.used),
         "num_customers": int(customers.size),
         "horizon_days": float(horizon_days),
-        "score": EXPECTED,
     }
     parameters = None
     try:

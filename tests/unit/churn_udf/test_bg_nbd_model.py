@@ -7,29 +7,20 @@ import json
 
 import numpy as np
 import pytest
+from factories import bg_nbd_member
 
 from churn_udf.errors import BundleIntegrityError
 from churn_udf.model.bg_nbd import (
     CHANCE,
-    EXPECTED,
     SCORES,
     BgNbdColumns,
     BgNbdModel,
-    BgNbdParameters,
     purchase_chances,
 )
 
 NAMES = ("amount_sum", "days_since_active", "active_day_count_365d", "gap_mean_days")
 FILE = "bundle/bg_nbd.json"
-MODEL = BgNbdModel(
-    source=BgNbdColumns().among(NAMES),
-    parameters=BgNbdParameters(r=0.8, alpha=20.0, a=0.7, b=3.0),
-    score=EXPECTED,
-    horizon_days=28.0,
-    gap_days=0.0,
-    mean_age_days=90.0,
-    typical=(6.0, 10.0, 12.0),
-)
+MODEL = bg_nbd_member(BgNbdColumns().among(NAMES), typical=(6.0, 10.0, 12.0))
 MODELS = {
     "expected": MODEL,
     "expected, gap": dataclasses.replace(MODEL, gap_days=7.0),

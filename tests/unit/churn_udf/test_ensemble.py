@@ -10,11 +10,11 @@ import lightgbm
 import numpy as np
 import pyarrow as pa
 import pytest
-from factories import GROUPS, feature_specs, input_batch, tiny_bundle
+from factories import GROUPS, bg_nbd_member, feature_specs, input_batch, tiny_bundle
 
 from churn_udf.contracts.bundle import ENSEMBLE_FILE, MEMBER_FILES
 from churn_udf.errors import BundleIntegrityError
-from churn_udf.model.bg_nbd import EXPECTED, BgNbdColumns, BgNbdModel, BgNbdParameters
+from churn_udf.model.bg_nbd import BgNbdColumns, BgNbdModel
 from churn_udf.model.config import TEXT_GROUP
 from churn_udf.model.ensemble import Ensemble, EnsembleRunner, groups_of, read_ensemble
 from churn_udf.model.linear import LinearInputs, LinearModel
@@ -40,15 +40,8 @@ def linear_model(columns: tuple[str, ...] = ("amount_sum", "recency_days")) -> L
 
 def bg_nbd_model() -> BgNbdModel:
     """Reads three columns."""
-    return BgNbdModel(
-        source=BgNbdColumns(frequency=NAMES[0], recency=NAMES[1], mean_gap=NAMES[2], tenure=None),
-        parameters=BgNbdParameters(r=0.8, alpha=20.0, a=0.7, b=3.0),
-        score=EXPECTED,
-        horizon_days=28.0,
-        gap_days=0.0,
-        mean_age_days=90.0,
-        typical=(4.0, 12.0, 9.0),
-    )
+    source = BgNbdColumns(frequency=NAMES[0], recency=NAMES[1], mean_gap=NAMES[2], tenure=None)
+    return bg_nbd_member(source, typical=(4.0, 12.0, 9.0))
 
 
 def trees_text() -> str:

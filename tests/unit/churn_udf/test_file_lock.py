@@ -97,7 +97,8 @@ def test_other_errors_are_left_to_who_opens_the_file(path, error):
     machine.wait(30)
     assert (machine.tries, machine.now) == (1, 0)
     path.write_text("not a database " * 1_000)
-    wait_for_file(str(path), {}, seconds=30, log=machine.said.append)
+    options = {"seconds": 30, "log": machine.said.append}
+    wait_for_file(str(path), {}, connect=lambda path, _: duckdb.connect(path), **options)
     assert machine.said == []
 
 

@@ -50,6 +50,7 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
         pytest.param(
             {"ensemble.kinds": "stack", "ensemble.members": "gbm"}, "two or more", id="stack-of-one"
         ),
+        pytest.param({"ensemble.shrinkage": -0.1}, "1 or more", id="shrinkage-negative"),
         pytest.param({"ensemble.shrinkage": 0.02}, "1 or more", id="shrinkage-per-row"),
         pytest.param({"ensemble.shrinkage": float("nan")}, "finite", id="shrinkage-nan"),
     ],

@@ -1,5 +1,7 @@
 """BG/NBD: likelihood and expectation against independent sums, recovery, score, fallbacks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -34,6 +36,12 @@ def integrated(function, parameters: BgNbdParameters) -> float:
     shares, weights = 0.5 * (nodes + 1.0), 0.5 * weights
     grid_l, grid_p = np.meshgrid(rates.ppf(shares), leaving.ppf(shares))
     return float(np.sum(function(grid_l, grid_p) * weights[:, None] * weights[None, :]))
+
+
+def alive_after(parameters: BgNbdParameters, x: float, age: float) -> BgNbdParameters:
+    """Return rates and chances of leaving of who is alive after x repeat purchases in some days."""
+    r, alpha, b = parameters.r + x, parameters.alpha + age, parameters.b + x
+    return dataclasses.replace(parameters, r=r, alpha=alpha, b=b)
 
 
 def simulate(parameters: BgNbdParameters, num_customers: int, seed: int, days: float = 300.0):
@@ -114,13 +122,10 @@ def test_expectation_is_the_integral_of_the_alive_customers_rate(a):
     """E = P(alive) * E[(1 - exp(-rate p h)) / p | alive], by quadrature."""
     parameters = BgNbdParameters(r=1.4, alpha=8.0, a=a, b=2.6)
     x, t_x, age, horizon = 3, 20.0, 26.0, 14.0
-    rates = stats.gamma(1.4 + x, scale=1.0 / (8.0 + age))
-    leaving = stats.beta(a, 2.6 + x)
-    nodes, weights = np.polynomial.legendre.leggauss(300)
-    shares, weights = 0.5 * (nodes + 1.0), 0.5 * weights
-    rate, chance = np.meshgrid(rates.ppf(shares), leaving.ppf(shares))
-    grid = -np.expm1(-rate * chance * horizon) / chance
-    if_alive = float(np.sum(grid * weights[:, None] * weights[None, :]))
+    if_alive = integrated(
+        lambda rate, chance: -np.expm1(-rate * chance * horizon) / chance,
+        alive_after(parameters, x, age),
+    )
     odds = a / (2.6 + x - 1) * ((8.0 + age) / (8.0 + t_x)) ** (1.4 + x)
     value = expected_purchases(parameters, column(x), column(t_x), column(age), horizon)[0]
     assert value == pytest.approx(if_alive / (1.0 + odds), rel=2e-3)
@@ -128,9 +133,7 @@ def test_expectation_is_the_integral_of_the_alive_customers_rate(a):
 
 @pytest.mark.parametrize(("x", "t_x", "age"), [(0, 0.0, 40.0), (3, 20.0, 26.0), (60, 50.0, 55.0)])
 def test_chance_is_the_integral_over_the_alive_customers_rates(x, t_x, age):
-    rates = stats.gamma(TRUE.r + x, scale=1.0 / (TRUE.alpha + age))
-    nodes, weights = np.polynomial.legendre.leggauss(300)
-    if_alive = float(-np.expm1(-rates.ppf(0.5 * (nodes + 1.0)) * 14.0) @ weights / 2)
+    if_alive = integrated(lambda rate, _: -np.expm1(-rate * 14.0), alive_after(TRUE, x, age))
     odds = TRUE.a / max(TRUE.b + x - 1, 1.0)
     odds *= ((TRUE.alpha + age) / (TRUE.alpha + t_x)) ** (TRUE.r + x)
     alive = 1.0 / (1.0 + odds) if x else 1.0
@@ -162,15 +165,12 @@ def test_chance_after_a_long_gap_is_the_mean_over_rates_and_leaving(
     parameters, x, age, horizon, gap, expected
 ):
     r, alpha, a, b = parameters
-    nodes, weights = np.polynomial.legendre.leggauss(400)
-    shares, weights = 0.5 * (nodes + 1.0), 0.5 * weights
-    rate, leave = np.meshgrid(
-        stats.gamma(r + x, scale=1.0 / (alpha + age)).ppf(shares), stats.beta(a, b + x).ppf(shares)
-    )
-    grid = np.exp(-rate * leave * gap) * -np.expm1(-rate * horizon)
-    if_alive = float(np.sum(grid * weights[:, None] * weights[None, :]))
-    assert if_alive == pytest.approx(expected, abs=0.05)  # alive, nearly for sure
     model = BgNbdParameters(r=r, alpha=alpha, a=a, b=b)
+    if_alive = integrated(
+        lambda rate, leave: np.exp(-rate * leave * gap) * -np.expm1(-rate * horizon),
+        alive_after(model, x, age),
+    )
+    assert if_alive == pytest.approx(expected, abs=0.05)  # alive, nearly for sure
     history = column(x), column(age), column(age)
     alive = alive_chances(model, *history)[0]
     value = purchase_chances(model, *history, horizon, gap)[0]
